@@ -1,0 +1,44 @@
+# The same words on the desk and in CI. Each sets up what it needs first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+CONSTRAINTS := constraints.txt
+
+.PHONY: install check test demo bench docs lock clean
+
+install: $(READY)
+
+$(READY): pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "$$(grep '^pip==' $(CONSTRAINTS))"
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --group dev --editable .
+	touch $@
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/test_house.py
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+demo: $(READY)
+	$(BIN)/simmim demo
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+docs: $(READY)
+	$(BIN)/python docs/build.py
+
+lock: # newest versions that pyproject.toml allows; names and versions only
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --upgrade pip
+	build/lock/bin/python -m pip install --quiet --group dev .
+	build/lock/bin/python -m pip freeze --all --exclude simmim --exclude setuptools > $(CONSTRAINTS)
+
+clean:
+	rm -rf $(VENV) build runs

@@ -1,0 +1,58 @@
+"""simmim: from a pile of unlabelled images to a vision backbone.
+
+The public names; each is imported when it is first asked for, so that the command line answers at once.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from simmim.version import __version__
+
+if TYPE_CHECKING:
+    from simmim.engine.interruption import Interrupted
+    from simmim.model import MaskedPrediction, SimMIM
+    from simmim.tasks.catalogue import explain, list_recipes, resolve
+    from simmim.tasks.load import load, load_encoder
+    from simmim.tasks.reconstruct import reconstruct
+    from simmim.tasks.words import finetune, pretrain, probe
+
+_PLACES = {
+    "Interrupted": "simmim.engine.interruption",
+    "MaskedPrediction": "simmim.model",
+    "SimMIM": "simmim.model",
+    "explain": "simmim.tasks.catalogue",
+    "finetune": "simmim.tasks.words",
+    "list_recipes": "simmim.tasks.catalogue",
+    "load": "simmim.tasks.load",
+    "load_encoder": "simmim.tasks.load",
+    "pretrain": "simmim.tasks.words",
+    "probe": "simmim.tasks.words",
+    "reconstruct": "simmim.tasks.reconstruct",
+    "resolve": "simmim.tasks.catalogue",
+}
+
+__all__ = [
+    "Interrupted",
+    "MaskedPrediction",
+    "SimMIM",
+    "__version__",
+    "explain",
+    "finetune",
+    "list_recipes",
+    "load",
+    "load_encoder",
+    "pretrain",
+    "probe",
+    "reconstruct",
+    "resolve",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'simmim' has no attribute {name!r}")
+    return getattr(import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

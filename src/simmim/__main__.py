@@ -1,0 +1,5 @@
+"""`python -m simmim`, and `torchrun ... -m simmim`."""
+
+from simmim.cli import main
+
+main()

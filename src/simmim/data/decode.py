@@ -1,0 +1,53 @@
+"""Open an image file of any known format, recognised by its content."""
+
+from pathlib import Path
+
+from simmim.data.array import open_numpy, open_tiff
+from simmim.data.image import MAX_PIXELS, ImageFile, UnreadableImage, unreadable_on_failure
+from simmim.data.photo import open_photo
+
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".npy"}
+)
+"""Names of image files, by which a folder is searched. What a file really is, its content says."""
+
+_PILLOW = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"BM": "BMP", b"GIF8": "GIF"}
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_NUMPY = b"\x93NUMPY"
+
+
+def open_image(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFile:
+    """Read the header of an image file, given by its path or its content.
+
+    Known are JPEG, PNG, WebP, BMP, GIF and animated pictures (their first frame), TIFF and `.npy` arrays with any
+    number of channels. EXIF orientation counts: `height` and `width` are those of the upright picture.
+
+    Raises `UnreadableImage`, with a reason in one line, if the file is missing, empty, of another format, damaged, or
+    has more than `max_pixels` pixels. A damage behind the header shows only in `ImageFile.pixels`.
+    """
+    source = Path(source) if isinstance(source, str) else source
+    with unreadable_on_failure():
+        head = source[:16] if isinstance(source, bytes) else _head(source)
+        if head.startswith(_NUMPY):
+            return open_numpy(source, max_pixels=max_pixels)
+        if head.startswith(_TIFF):
+            return open_tiff(source, max_pixels=max_pixels)
+        kind = _pillow_format(head)
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        return open_photo(data, kind=kind, max_pixels=max_pixels)
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(16)
+
+
+def _pillow_format(head: bytes) -> str:
+    if not head:
+        raise UnreadableImage("is empty")
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    for magic, kind in _PILLOW.items():
+        if head.startswith(magic):
+            return kind
+    raise UnreadableImage("is not an image of a known format: JPEG, PNG, WebP, TIFF, BMP, GIF or .npy")

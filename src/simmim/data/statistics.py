@@ -1,0 +1,118 @@
+"""Mean and spread of the pixels of a data set, and how many channels it has."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from simmim.data.channels import fit_channels, without_alpha
+from simmim.data.image import MAX_PIXELS, UnreadableImage
+from simmim.data.source import Source
+from simmim.data.transforms import resize
+from simmim.seeds import stream
+from simmim.shapes import Images, RawImages
+
+_LONGEST_SIDE = 256  # larger images are measured at this size, about that of a training sample
+_CONSTANT = 1e-6  # a spread below this share of the mean is rounding
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What training pixels look like, 8-bit values divided by 255; one number a channel.
+
+    A channel that never varies has the spread 1, so that normalising it gives zeros and not a division by zero.
+    """
+
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    measured_on: int
+
+    def normalise(self, raw: RawImages) -> Images:
+        """Images as they left the loader, (batch, channels, height, width), with mean 0 and spread 1 a channel."""
+        scaled = raw if raw.is_floating_point() else raw.float() / 255
+        return (scaled - self._column(self.mean, raw)) / self._column(self.std, raw)
+
+    def denormalise(self, images: Images) -> Images:
+        """The other way round, 8-bit values divided by 255."""
+        return images * self._column(self.std, images) + self._column(self.mean, images)
+
+    def _column(self, numbers: tuple[float, ...], like: Tensor) -> Tensor:
+        return torch.tensor(numbers, device=like.device).view(1, -1, 1, 1)
+
+
+class _Sums(NamedTuple):
+    """Of one image: the number of pixels, and a sum and a sum of squares a channel."""
+
+    pixels: int
+    values: NDArray[np.float64]
+    squares: NDArray[np.float64]
+
+
+def measure(
+    source: Source, *, channels: int | None = None, samples: int = 1024, seed: int, max_pixels: int = MAX_PIXELS
+) -> Statistics:
+    """Measure images spread evenly over the source; images above 256 px a side are made smaller first.
+
+    Without `channels` they are found out: what all images have, transparency aside; 3 where grey and colour are mixed.
+    Files that cannot be read are left out. Raises `ValueError` if none can be, or if the images do not go together.
+    """
+    measured: list[_Sums] = []
+    examples: dict[int, str] = {}
+    failures: dict[str, str] = {}
+    for index in _evenly(len(source), samples, seed):
+        try:
+            pixels = _small(source, index, max_pixels=max_pixels)
+            pixels = fit_channels(pixels, channels=channels or without_alpha(len(pixels)))
+        except (UnreadableImage, OSError) as error:
+            failures[source.name(index)] = str(error)
+            continue
+        examples.setdefault(len(pixels), source.name(index))
+        measured.append(_sums(pixels))
+    if not measured:
+        path, reason = next(iter(failures.items()), ("the source", "is empty"))
+        raise ValueError(f"none of {len(failures)} images could be measured; the first: {path} {reason}")
+    return _combined(measured, channels=_agreed(examples))
+
+
+def _evenly(count: int, samples: int, seed: int) -> list[int]:
+    if count <= samples:
+        return list(range(count))
+    start = stream(seed, "statistics").random()
+    return [int((position + start) * count / samples) for position in range(samples)]
+
+
+def _small(source: Source, index: int, *, max_pixels: int) -> Tensor:
+    image = source.open(index, max_pixels=max_pixels)
+    shrink = min(1.0, _LONGEST_SIDE / max(image.height, image.width))
+    size = (max(1, round(image.height * shrink)), max(1, round(image.width * shrink)))
+    pixels = image.pixels(size)
+    pixels = pixels if tuple(pixels.shape[1:]) == size else resize(pixels, size)
+    return pixels.to(torch.float64) / (1 if pixels.is_floating_point() else 255)
+
+
+def _sums(pixels: Tensor) -> _Sums:
+    flat = pixels.flatten(start_dim=1)
+    return _Sums(flat.shape[1], flat.sum(dim=1).numpy(), flat.square().sum(dim=1).numpy())
+
+
+def _agreed(examples: Mapping[int, str]) -> int:
+    """The number of channels of the data set; `examples` names a file of each number found."""
+    found = set(examples)
+    if len(found) == 1 or found == {1, 3}:
+        return max(found)
+    named = ", ".join(f"{path} has {count}" for count, path in sorted(examples.items()))
+    raise ValueError(f"the images differ in their number of channels: {named}; set data.channels, or part them")
+
+
+def _combined(measured: list[_Sums], *, channels: int) -> Statistics:
+    pixels = sum(image.pixels for image in measured)
+    mean = np.sum([np.broadcast_to(image.values, channels) for image in measured], axis=0) / pixels
+    square = np.sum([np.broadcast_to(image.squares, channels) for image in measured], axis=0) / pixels
+    std = np.sqrt(np.maximum(square - mean**2, 0))
+    std = np.where(std > _CONSTANT * np.maximum(np.abs(mean), _CONSTANT), std, 1.0)
+    return Statistics(channels, tuple(map(float, mean)), tuple(map(float, std)), len(measured))

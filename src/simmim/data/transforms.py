@@ -1,0 +1,119 @@
+"""Which part of an image a sample shows, and how it becomes pixels of the wanted size.
+
+A view says where (`box`, arithmetic on the header's size), `render` does it: it asks the decoder for the smallest
+picture that still covers the crop, cuts, resizes, flips.
+"""
+
+import math
+from typing import Literal, NamedTuple, Protocol, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode  # pyright: ignore[reportMissingTypeStubs]
+from torchvision.transforms.v2 import functional as tv  # pyright: ignore[reportMissingTypeStubs]
+
+from simmim.config import Part
+from simmim.data.image import ImageFile
+from simmim.units import Size
+
+_TRIES = 10  # as torchvision's RandomResizedCrop, whose distribution the paper's runs had
+
+
+class Box(NamedTuple):
+    """A crop in pixels of the upright image, and whether it is shown mirrored."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    flip: bool = False
+
+
+class View(Protocol):
+    """A part with settings that says which box of an image a sample shows."""
+
+    def box(self, height: int, width: int, *, size: Size, generator: np.random.Generator) -> Box:
+        """Choose the box in an image of height x width that will be resized to `size` (height, width)."""
+        ...
+
+
+class RandomCrop(Part, frozen=True):
+    """A random crop, randomly mirrored: the paper's only augmentation (section 4.1; official data/data_simmim.py).
+
+    The distribution is that of torchvision's RandomResizedCrop.
+    """
+
+    kind: Literal["random_crop"] = "random_crop"
+    scale: tuple[float, float] = (0.67, 1.0)
+    """Smallest and largest share of the image's area that a crop covers."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Smallest and largest width to height of a crop, relative to that of the target size."""
+    flip: bool = True
+    """Whether every other image is mirrored left to right."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        for name, (low, high), most in (("scale", self.scale, 1.0), ("ratio", self.ratio, math.inf)):
+            if not 0 < low <= high <= most:
+                raise ValueError(f"{name}=[{low:g}, {high:g}] is not a range; allowed: 0 < low <= high <= {most:g}")
+        return self
+
+    def box(self, height: int, width: int, *, size: Size, generator: np.random.Generator) -> Box:
+        """Draw the box; see `View`."""
+        flip = self.flip and bool(generator.random() < 0.5)
+        aspect = size[1] / size[0]
+        for _ in range(_TRIES):
+            area = height * width * generator.uniform(*self.scale)
+            ratio = aspect * math.exp(generator.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
+            box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < box_width <= width and 0 < box_height <= height:
+                top = int(generator.integers(0, height - box_height + 1))
+                left = int(generator.integers(0, width - box_width + 1))
+                return Box(top, left, box_height, box_width, flip)
+        # An image too long for any crop of the allowed ratios: the largest one, from its middle.
+        ratio = min(max(width / height, aspect * self.ratio[0]), aspect * self.ratio[1])
+        return _centre(height, width, ratio=ratio)._replace(flip=flip)
+
+
+class CentreCrop(Part, frozen=True):
+    """The middle of the image in the aspect of the target size; nothing is random."""
+
+    kind: Literal["centre_crop"] = "centre_crop"
+    resize: float = Field(default=1.0, ge=1)
+    """How much larger than the target the image is made before the crop: 1.14 is 256 to 224, 1 loses the least."""
+
+    def box(self, height: int, width: int, *, size: Size, generator: np.random.Generator) -> Box:
+        """The box; the generator is not used. See `View`."""
+        return _centre(height, width, ratio=size[1] / size[0], zoom=self.resize)
+
+
+def _centre(height: int, width: int, *, ratio: float, zoom: float = 1.0) -> Box:
+    """The largest box of a ratio (width to height) in the middle of an image, made smaller by `zoom`."""
+    box_height = max(1, round(min(height, width / ratio) / zoom))
+    box_width = max(1, round(min(width, height * ratio) / zoom))
+    return Box((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
+
+
+def render(image: ImageFile, *, box: Box, size: Size) -> Tensor:
+    """Show a box of an image as (channels, height, width) of the given size; uint8 stays uint8.
+
+    Bilinear with antialias. Raises `UnreadableImage` where the file turns out to be damaged.
+    """
+    # Rows and columns of the whole picture at which the box alone still has `size` pixels.
+    covering = (math.ceil(image.height * size[0] / box.height), math.ceil(image.width * size[1] / box.width))
+    pixels = image.pixels((min(covering[0], image.height), min(covering[1], image.width)))
+    top, bottom = _scaled(box.top, box.height, pixels.shape[1] / image.height)
+    left, right = _scaled(box.left, box.width, pixels.shape[2] / image.width)
+    pixels = resize(pixels[:, top:bottom, left:right], size)
+    return tv.horizontal_flip(pixels) if box.flip else pixels
+
+
+def resize(pixels: Tensor, size: Size) -> Tensor:
+    """Resize (channels, height, width) to `size`, bilinear with antialias; the number type stays."""
+    return tv.resize(pixels, list(size), interpolation=InterpolationMode.BILINEAR, antialias=True)
+
+
+def _scaled(start: int, length: int, scale: float) -> tuple[int, int]:
+    first = round(start * scale)
+    return first, max(first + 1, round((start + length) * scale))

@@ -1,0 +1,28 @@
+"""Who looks: one adapter for each family of backbones, timm inside, all split after the patch embedding."""
+
+from typing import Annotated
+
+from simmim.config import OneOf
+from simmim.encoders.beit import BeitConfig, BeitEncoder
+from simmim.encoders.encoder import Architecture, Encoder, EncoderConfig
+from simmim.encoders.swin import SwinConfig, SwinEncoder, SwinV2Config
+from simmim.encoders.timm import TimmConfig, TimmEncoder
+from simmim.encoders.vit import ViTConfig, ViTEncoder
+
+__all__ = [
+    "AnyEncoder",
+    "Architecture",
+    "BeitConfig",
+    "BeitEncoder",
+    "Encoder",
+    "EncoderConfig",
+    "SwinConfig",
+    "SwinEncoder",
+    "SwinV2Config",
+    "TimmConfig",
+    "TimmEncoder",
+    "ViTConfig",
+    "ViTEncoder",
+]
+
+AnyEncoder = Annotated[EncoderConfig, OneOf((ViTConfig, BeitConfig, SwinConfig, SwinV2Config, TimmConfig))]

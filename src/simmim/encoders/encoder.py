@@ -1,0 +1,138 @@
+"""The contract of an encoder: a timm backbone that can be stopped between its patch embedding and the rest."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import timm
+import torch
+from torch import nn
+
+from simmim.config import Part, nearest
+from simmim.shapes import Features, Images, Tokens
+from simmim.units import Size, nearest_multiples
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What timm needs to make a backbone again: a model name and its arguments."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+    def create(self, **more: Any) -> nn.Module:
+        """Make the backbone with random weights; `more` goes to timm and wins over the stored arguments.
+
+        Raises:
+            ValueError: where timm has no such model, or refuses an argument.
+        """
+        if not timm.is_model(self.name):
+            raise ValueError(f"timm has no model {self.name!r}{nearest(self.name, timm.list_models())}")
+        arguments = {**self.arguments, **more}
+        try:
+            return timm.create_model(self.name, pretrained=False, **arguments)
+        except (TypeError, AssertionError) as error:
+            raise ValueError(f"timm cannot build {self.name} with {arguments}: {error}") from error
+
+
+class Encoder(nn.Module, ABC):
+    """A backbone in two halves: `embed` makes tokens of images, `encode` makes a feature map of tokens.
+
+    Run one after the other they give exactly what timm's `forward_features` gives.
+    """
+
+    no_decay: ClassVar[tuple[str, ...]] = ()
+    """Words in the names of parameters that are not decayed, beside vectors and biases (official file: optimizer.py)."""
+    no_decay_as_run: ClassVar[tuple[str, ...]] = ()
+    """The same as official pre-training really ran: its prefix "encoder." kept some of the words from matching."""
+
+    patch_size: int
+    """Pixels a side of one token (the model patch)."""
+    stride: int
+    """Pixels a side of one cell of the feature map."""
+    embed_dim: int
+    """Channels of a token."""
+    num_features: int
+    """Channels of the feature map."""
+
+    def __init__(self, architecture: Architecture, *, image_size: Size, in_channels: int) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.image_size = image_size
+        self.in_channels = in_channels
+        self.backbone: Any = architecture.create()
+
+    @abstractmethod
+    def embed(self, images: Images) -> Tokens:
+        """The patch embeddings of the images, as a grid."""
+
+    @abstractmethod
+    def encode(self, tokens: Tokens) -> Features:
+        """The feature map of a grid of tokens."""
+
+    def pyramid(self, images: Images) -> list[Features]:
+        """Feature maps from fine to coarse, for dense tasks; four of them where the backbone has blocks of one size."""
+        maps: list[torch.Tensor] = self.backbone.forward_intermediates(
+            images, indices=self._pyramid_indices(), intermediates_only=True
+        )
+        return maps
+
+    def _pyramid_indices(self) -> list[int] | None:
+        return None
+
+    def forward(self, images: Images) -> Features:
+        """The feature map of whole images, nothing hidden."""
+        return self.encode(self.embed(images))
+
+    def check_size(self, images: Images) -> None:
+        """Refuse images of another size than the encoder was built for."""
+        given = (images.shape[1], *images.shape[2:])
+        built = (self.in_channels, *self.image_size)
+        if given != built:
+            raise ValueError(
+                f"images have {given[0]} channels of {given[1]}x{given[2]} px, this encoder was built for "
+                f"{built[0]} channels of {built[1]}x{built[2]} px"
+            )
+
+
+class EncoderConfig(Part, frozen=True):
+    """What the settings of every encoder have in common."""
+
+    name: str
+    """timm model whose shape is taken; the weights start at random."""
+    drop_path: float = 0.0
+    """Stochastic depth: the chance that a residual branch is skipped, rising to this value at the last block."""
+
+    def architecture(self, *, image_size: Size, in_channels: int) -> Architecture:
+        """The backbone for images of this size."""
+        arguments = {
+            "img_size": image_size,
+            "in_chans": in_channels,
+            "num_classes": 0,
+            "drop_path_rate": self.drop_path,
+            **self.shape(),
+        }
+        return Architecture(self.name, {name: value for name, value in arguments.items() if value is not None})
+
+    def shape(self) -> dict[str, Any]:
+        """The family's own arguments for timm; None leaves the model's own value."""
+        return {}
+
+    def build(self, *, image_size: Size, in_channels: int) -> Encoder:
+        """Make the encoder with random weights.
+
+        Raises:
+            ValueError: where the image size does not fit, with the arithmetic and the nearest that fits.
+        """
+        raise TypeError(f"{type(self).__name__} does not say how it is built")
+
+
+def check_multiple(image_size: Size, of: int, what: str) -> None:
+    """Refuse an image size that is not a multiple of an encoder's patch or stride."""
+    for side, pixels in zip(("height", "width"), image_size, strict=True):
+        if pixels % of:
+            raise ValueError(
+                f"the image {side} {pixels} px is not a multiple of {what} {of} px; "
+                f"nearest: {nearest_multiples(pixels, of=of)}"
+            )

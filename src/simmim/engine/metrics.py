@@ -1,0 +1,83 @@
+"""Numbers of a run: added up on the device, written at every report, the same after a cut as without one."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from simmim.files import room_on_disk, write_text_atomically
+
+
+class Meter:
+    """Means over the steps since the last report. Stays on the device until it is read."""
+
+    def __init__(self, sums: Mapping[str, float] | None = None, steps: int = 0) -> None:
+        self._sums: dict[str, Tensor | float] = dict(sums or {})
+        self.steps = steps
+
+    def add(self, values: Mapping[str, Tensor], weight: float = 1.0) -> None:
+        """Add a share of a step."""
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value.detach().to(torch.float64) * weight
+
+    def add_step(self, step: "Meter", *, gradient_norm: Tensor) -> None:
+        """Add a finished step, and the norm its gradient had."""
+        values = {name: torch.as_tensor(value) for name, value in step._sums.items()}
+        self.add({**values, "gradient_norm": gradient_norm})
+        self.steps += 1
+
+    def is_finite(self) -> bool:
+        """Whether every sum is a number; waits for the device."""
+        return all(bool(torch.as_tensor(value).isfinite()) for value in self._sums.values())
+
+    def sums(self) -> dict[str, float]:
+        """What was added up; waits for the device."""
+        return {name: float(value) for name, value in self._sums.items()}
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, so that a report in the middle of which a run was cut comes out the same."""
+        return {"sums": self.sums(), "steps": self.steps}
+
+
+class MetricsLog:
+    """metrics.jsonl and the TensorBoard events of a run."""
+
+    def __init__(self, path: Path, events: Path, *, after_step: int) -> None:
+        self._path = path
+        self._forget_after(after_step)
+        with room_on_disk(path.parent, "the TensorBoard events"):
+            self._events = SummaryWriter(str(events), purge_step=after_step + 1 if after_step else None)
+
+    def _forget_after(self, step: int) -> None:
+        """Drop the reports behind the step from which the run goes on: they will be written again."""
+        if not self._path.exists():
+            return
+        rows = read_metrics(self._path)
+        write_text_atomically(self._path, "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Write a report."""
+        with room_on_disk(self._path.parent, self._path.name):
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            for name, value in row.items():
+                if isinstance(value, float):
+                    self._events.add_scalar(name, value, row["step"])
+            self._events.flush()
+
+    def close(self) -> None:
+        """Finish the event file."""
+        self._events.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The reports of a run; a last line that was cut in the middle is left out."""
+    rows: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.endswith("\n"):
+            rows.append(json.loads(line))
+    return rows

@@ -1,0 +1,21 @@
+"""Who answers: light heads that turn a feature map into a prediction of the target's shape."""
+
+from typing import Annotated, Protocol
+
+from torch import nn
+
+from simmim.config import OneOf
+from simmim.heads.linear import LinearHead, LinearHeadConfig
+
+__all__ = ["AnyHead", "HeadConfig", "LinearHead", "LinearHeadConfig"]
+
+
+class HeadConfig(Protocol):
+    """The contract of a head's settings."""
+
+    def build(self, *, num_features: int, channels: int, upscale: int) -> nn.Module:
+        """Make the head, a module from features (batch, num_features, h, w) to (batch, channels, h*upscale, w*upscale)."""
+        ...
+
+
+AnyHead = Annotated[HeadConfig, OneOf((LinearHeadConfig,))]

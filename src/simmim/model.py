@@ -1,0 +1,129 @@
+"""SimMIM: the four parts joined in one forward pass."""
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from simmim.encoders import Encoder
+from simmim.heads import HeadConfig
+from simmim.shapes import Features, Images, Mask, Prediction, TargetMap, Tokens
+from simmim.targets import Target
+from simmim.units import nearest_multiples
+
+Scored = Literal["hidden", "everywhere"]
+_EMPTY = 1e-5  # the official guard against a division by no pixels
+
+
+class MaskedPrediction(NamedTuple):
+    """What one forward pass says."""
+
+    loss: Tensor
+    """Mean error over what is scored, a scalar in float32."""
+    prediction: Prediction
+    """The head's answer for every cell of the target."""
+    target: TargetMap
+    """What should have been predicted."""
+
+
+class SimMIM(nn.Module):
+    """Hide part of an image, encode what is left, predict what was hidden.
+
+    images ── embed ──► tokens ── hide ──► tokens ── encode ──► features ── head ──► prediction
+                                   ▲                                                    │
+                                 mask                                target(images) ── distance
+
+    Args:
+        encoder: the backbone, split after its patch embedding.
+        head: settings of the head; it is built here from its neighbours' numbers.
+        target: what should be predicted.
+        scored: "hidden" compares on the hidden part only (prediction), "everywhere" on all of it (reconstruction; the
+            paper's table 5).
+
+    Raises:
+        ValueError: where the target's stride does not divide the image.
+    """
+
+    def __init__(self, *, encoder: Encoder, head: HeadConfig, target: Target, scored: Scored = "hidden") -> None:
+        super().__init__()
+        for side, pixels in zip(("height", "width"), encoder.image_size, strict=True):
+            if pixels % target.stride:
+                raise ValueError(
+                    f"the image {side} {pixels} px is not a multiple of the target's stride {target.stride} px; "
+                    f"nearest: {nearest_multiples(pixels, of=target.stride)}"
+                )
+        # The head answers in cells that fit both strides; a coarser target then takes the mean of several answers.
+        cell = math.gcd(encoder.stride, target.stride)
+        self.encoder = encoder
+        self.mask_token = nn.Parameter(torch.empty(1, 1, encoder.embed_dim))
+        self.head = head.build(
+            num_features=encoder.num_features, channels=target.channels, upscale=encoder.stride // cell
+        )
+        self.target = target
+        self.scored: Scored = scored
+        self._answers_a_cell = target.stride // cell
+        nn.init.trunc_normal_(self.mask_token, std=0.02)
+
+    def forward(self, images: Images, mask: Mask) -> MaskedPrediction:
+        """Hide, encode, predict, compare.
+
+        Args:
+            images: normalised images (batch, channels, height, width).
+            mask: true where a token is hidden (batch, grid_h, grid_w).
+        """
+        tokens = self.hide(self.encoder.embed(images), mask)
+        features = self.encoder.encode(tokens)
+        prediction = self.predict(features)
+        target = self.target(images)
+        return MaskedPrediction(self.compare(prediction, target, mask), prediction, target)
+
+    def hide(self, tokens: Tokens, mask: Mask) -> Tokens:
+        """Put the mask token where the mask is true."""
+        if mask.shape != tokens.shape[:3]:
+            raise ValueError(
+                f"the mask is {tuple(mask.shape)}, the tokens are {tuple(tokens.shape[:3])} (batch, rows, columns); a mask "
+                f"has one value for each model patch of {self.encoder.patch_size} px"
+            )
+        return torch.where(mask[..., None].bool(), self.mask_token.to(tokens.dtype), tokens)
+
+    def predict(self, features: Features) -> Prediction:
+        """The head's answer at the target's stride."""
+        answer: Tensor = self.head(features)
+        return answer if self._answers_a_cell == 1 else F.avg_pool2d(answer, self._answers_a_cell)
+
+    def compare(self, prediction: Prediction, target: TargetMap, mask: Mask) -> Tensor:
+        """The loss: errors summed over what is scored, divided by its cells and by the channels.
+
+        (Official file: models/simmim.py, where the same sum is divided by the hidden pixels + 1e-5 and by 3 channels.)
+        """
+        errors = self.target.distance(prediction, target)
+        weights = self.score_map(mask).to(errors.dtype)
+        return (errors * weights[:, None]).sum() / (weights.sum() + _EMPTY) / errors.shape[1]
+
+    def score_map(self, mask: Mask) -> Tensor:
+        """How much each cell of the target counts, 0 to 1 (batch, cells_h, cells_w): the part of it that is hidden."""
+        if self.scored == "everywhere":
+            mask = torch.ones_like(mask)
+        shared = math.gcd(self.encoder.patch_size, self.target.stride)
+        fine = mask.float().repeat_interleave(self.encoder.patch_size // shared, dim=1)
+        fine = fine.repeat_interleave(self.encoder.patch_size // shared, dim=2)
+        cells = self.target.stride // shared
+        return fine if cells == 1 else F.avg_pool2d(fine, cells)
+
+    def reconstruct(self, images: Images, mask: Mask) -> Images:
+        """The images with the prediction in their holes, for looking at. Targets in pixels only.
+
+        Raises:
+            ValueError: where the prediction is not made of the image's own channels.
+        """
+        prediction = self(images, mask).prediction.float()
+        if prediction.shape[1] != images.shape[1]:
+            raise ValueError(
+                f"the target has {prediction.shape[1]} channels and the image {images.shape[1]}: this prediction cannot be "
+                "shown as an image"
+            )
+        patch = self.encoder.patch_size
+        holes = mask.repeat_interleave(patch, dim=1).repeat_interleave(patch, dim=2)[:, None]
+        return torch.where(holes, F.interpolate(prediction, size=images.shape[2:]), images)

@@ -1,0 +1,1 @@
+"""Complete runs as YAML: found by listing, read by `simmim.config`."""

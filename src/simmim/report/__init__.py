@@ -1,0 +1,6 @@
+"""What a person looks at: pictures and tables."""
+
+from simmim.report.pictures import Row, draw_rows, to_rgb
+from simmim.report.tables import print_table
+
+__all__ = ["Row", "draw_rows", "print_table", "to_rgb"]

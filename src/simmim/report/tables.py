@@ -1,0 +1,19 @@
+"""Small tables on a terminal."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
+    """Print a table, as wide as it needs to be; columns after the first are aligned right where they hold numbers."""
+    table = Table(title=title or None, title_justify="left", header_style="bold", title_style="bold")
+    for number, column in enumerate(columns):
+        numeric = number > 0 and all(
+            row[number].replace(".", "").replace("%", "").strip(" -±").isdigit() for row in rows
+        )
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=number == 0)
+    for row in rows:
+        table.add_row(*row)
+    Console(soft_wrap=False).print(table)

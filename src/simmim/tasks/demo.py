@@ -1,0 +1,122 @@
+"""The whole job in minutes, on images that come with scikit-learn: pre-train, then learn from few labels, with and without."""
+
+import json
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, cast
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from simmim.files import write_text_atomically
+from simmim.report import print_table
+from simmim.tasks.catalogue import resolve
+from simmim.tasks.finetune import RESULT_FILE, FinetuneConfig, finetune
+from simmim.tasks.pretrain import PretrainConfig, pretrain
+
+_DATA = "digits"
+_SEEDS = (0, 1, 2)
+_SCRATCH_LRS = (3e-4, 1e-3, 3e-3)
+SUMMARY_FILE = "summary.json"
+
+
+class Summary(NamedTuple):
+    """What the demo found: accuracies on images that nothing was learned from, one a seed."""
+
+    pretrained: list[float]
+    scratch: list[float]
+    scratch_lr: float
+    """The learning rate at which training from scratch does best, of three."""
+
+
+class _Cell(NamedTuple):
+    """One fine-tuning run."""
+
+    folder: str
+    weights: str
+    seed: int
+    lr: float
+
+
+def demo(*, out: Path) -> Summary:
+    """Run the demo in a folder; what is there already is not done again.
+
+    The same labels, steps and seeds with and without pre-training. Training from scratch gets its own best learning rate,
+    chosen by the very accuracy it is then judged by; the pre-trained network gets one fixed beforehand.
+    """
+    pretrained = out / "pretrained"
+    print("1. pre-training on 1000 handwritten digits, without their labels")
+    config = resolve("demo", task="pretrain", extra={"data.source": _DATA})
+    pretrain(cast(PretrainConfig, config), out=pretrained, resume=True)
+    print("2. learning from 10 labels a class, with and without it")
+    summary = _summarise(_accuracies(out, pretrained))
+    _write(out / SUMMARY_FILE, summary)
+    _tell(out, summary)
+    return summary
+
+
+def _cells() -> Iterator[_Cell]:
+    recipe = cast(FinetuneConfig, resolve("demo_finetune", task="finetune"))
+    for seed in _SEEDS:
+        yield _Cell(f"finetuned_seed{seed}", "pretrained", seed, recipe.optimizer.lr)
+    for lr in _SCRATCH_LRS:
+        for seed in _SEEDS:
+            yield _Cell(f"scratch_lr{lr:g}_seed{seed}", "random", seed, lr)
+
+
+def _accuracies(out: Path, pretrained: Path) -> dict[_Cell, float]:
+    found: dict[_Cell, float] = {}
+    columns = (TextColumn("   {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        for cell in progress.track(list(_cells()), description="fine-tuning runs"):
+            extra = {
+                "encoder": str(pretrained),
+                "weights": cell.weights,
+                "data.source": _DATA,
+                "seed": cell.seed,
+                "optimizer.lr": cell.lr,
+                "output.progress": False,
+            }
+            config = cast(FinetuneConfig, resolve("demo_finetune", task="finetune", extra=extra))
+            folder = finetune(config, out=out / cell.folder, resume=True)
+            found[cell] = json.loads((folder.path / RESULT_FILE).read_text(encoding="utf-8"))["accuracy"]
+    return found
+
+
+def _summarise(accuracies: dict[_Cell, float]) -> Summary:
+    by_lr = {
+        lr: [a for cell, a in accuracies.items() if (cell.weights, cell.lr) == ("random", lr)] for lr in _SCRATCH_LRS
+    }
+    best = max(by_lr, key=lambda lr: statistics.mean(by_lr[lr]))
+    return Summary([a for cell, a in accuracies.items() if cell.weights == "pretrained"], by_lr[best], best)
+
+
+def _write(path: Path, summary: Summary) -> None:
+    numbers = {
+        "pretrained_accuracy": statistics.mean(summary.pretrained),
+        "scratch_accuracy": statistics.mean(summary.scratch),
+        "pretrained_accuracies": summary.pretrained,
+        "scratch_accuracies": summary.scratch,
+        "scratch_lr": summary.scratch_lr,
+        "labels_per_class": 10,
+        "seeds": _SEEDS,
+    }
+    write_text_atomically(path, json.dumps(numbers, indent=2) + "\n")
+
+
+def _tell(out: Path, summary: Summary) -> None:
+    rows = [
+        (name, f"{statistics.mean(values):.1%}", " ".join(f"{value:.1%}" for value in values))
+        for name, values in (("from scratch", summary.scratch), ("pre-trained", summary.pretrained))
+    ]
+    print_table(("10 labels a class", "accuracy", "each seed"), rows)
+    picture = sorted((out / "pretrained" / "pictures").glob("*.png"))[-1]
+    print(
+        f"what it saw and what it predicted: {picture}\n"
+        f"all numbers: {out / SUMMARY_FILE}\n"
+        "next, on images of your own:\n"
+        "  simmim pretrain tiny --data FOLDER --out runs/first\n"
+        "  simmim reconstruct runs/first IMAGES... --out runs/first/mine"
+    )

@@ -1,0 +1,37 @@
+"""Labelled images for the tasks that follow pre-training: what is learned from, what is judged on."""
+
+from typing import NamedTuple
+
+from simmim.data import LabelledDataConfig, Source, choose_labels, hold_out, open_source, splits_of
+
+_JUDGED_ON = ("val", "test")
+
+
+class LabelledImages(NamedTuple):
+    """Two sources with the same classes."""
+
+    training: Source
+    held_out: Source
+
+
+def open_labelled(data: LabelledDataConfig, *, seed: int) -> LabelledImages:
+    """Open a labelled set: its own train and val (or test) parts, or a share of it held out, the same for every seed.
+
+    Raises:
+        ValueError: where no set was named, it has no labels, or its parts have other classes.
+    """
+    if data.source is None:
+        raise ValueError("no labelled images were named; give --data FOLDER with one sub-folder a class, or digits")
+    splits = splits_of(data.source)
+    judged_on = next((name for name in _JUDGED_ON if name in splits), None)
+    if "train" in splits and judged_on:
+        training = open_source(data.source, split="train", labelled=True)
+        held_out = open_source(data.source, split=judged_on, labelled=True)
+    else:
+        training, held_out = hold_out(open_source(data.source, labelled=True), data.held_out, seed=0)
+    if training.classes != held_out.classes:
+        odd = sorted(set(training.classes) ^ set(held_out.classes))
+        raise ValueError(
+            f"the two parts of {data.source} have other classes; in one of them only: {', '.join(odd[:5])}"
+        )
+    return LabelledImages(choose_labels(training, data.labels, seed), held_out)

@@ -1,0 +1,93 @@
+"""Take up what a run left: the whole model, or its encoder."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import nn
+
+from simmim.data import Statistics
+from simmim.engine.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
+from simmim.engine.folder import RunFolder
+from simmim.model import SimMIM
+from simmim.tasks.pretrain import PretrainConfig, about_of, build_model
+from simmim.weights import CLASSIFIER_FILE, ENCODER_FILE, load_encoder_weights, read_encoder
+
+
+class LoadedModel(NamedTuple):
+    """A model and what it was trained with."""
+
+    model: SimMIM
+    config: PretrainConfig
+    statistics: Statistics
+    step: int
+
+
+def load(run: str | Path) -> SimMIM:
+    """The whole model of a pre-training, ready to be asked: `load(RUN)(images, mask)`.
+
+    Args:
+        run: a run folder (its newest checkpoint is taken), or a checkpoint file.
+
+    Raises:
+        ValueError: where there is no such run, or nothing in it that can be read.
+    """
+    return load_with_settings(run).model
+
+
+def load_with_settings(run: str | Path) -> LoadedModel:
+    """The model of a pre-training with its recipe and the statistics of its images."""
+    checkpoint = _checkpoint(Path(run))
+    config, statistics = about_of(checkpoint.state)
+    model = build_model(config, channels=statistics.channels)
+    model.load_state_dict(checkpoint.below("model"))
+    return LoadedModel(model.eval(), config, statistics, checkpoint.state["step"])
+
+
+def _checkpoint(path: Path) -> Checkpoint:
+    if path.name == ENCODER_FILE and path.is_file():
+        raise ValueError(
+            f"{path} holds the encoder alone; load_encoder reads it. The whole model is in the run folder or in one of its "
+            "checkpoints"
+        )
+    if path.is_file():
+        return read_checkpoint(path)
+    if not path.exists():
+        raise ValueError(f"there is no run {str(path)!r}")
+    checkpoint = newest_checkpoint(RunFolder(path).checkpoints)
+    if checkpoint is None:
+        raise ValueError(f"{path} holds no checkpoint (yet); looked in {RunFolder(path).checkpoints}")
+    return checkpoint
+
+
+def load_encoder(run: str | Path) -> nn.Module:
+    """The encoder of a run as an ordinary timm model; with its classifier, where it was fine-tuned.
+
+    Its `pretrained_cfg` says image size, mean and std, so timm's own helpers prepare images as the run did.
+
+    Args:
+        run: a run folder, an `encoder.safetensors` or a `classifier.safetensors`.
+    """
+    weights, about = read_encoder(encoder_path(run))
+    model = about.create(image_size=about.image_size)
+    load_encoder_weights(model, weights)
+    config = getattr(model, "pretrained_cfg", None)
+    if isinstance(config, dict):
+        config.update(input_size=(about.channels, *about.image_size), mean=about.mean, std=about.std)
+    return model.eval()
+
+
+def encoder_path(run: str | Path) -> Path:
+    """Where the encoder of a run lies.
+
+    Raises:
+        ValueError: where there is none, saying whether the run is not complete.
+    """
+    path = Path(run)
+    if path.is_file():
+        return path
+    for name in (ENCODER_FILE, CLASSIFIER_FILE):
+        if (path / name).is_file():
+            return path / name
+    if (path / "recipe.yaml").exists():
+        raise ValueError(f"{path} is not complete, so it has no encoder yet; continue it with --resume")
+    raise ValueError(f"there is no run {str(path)!r}" if not path.exists() else f"{path} holds no encoder")

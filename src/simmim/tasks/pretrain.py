@@ -1,0 +1,220 @@
+"""Pre-training: hide part of every image, predict it, keep the encoder."""
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from simmim.config import Settings, to_tree, write_yaml
+from simmim.data import Batch, DataConfig, Source, Statistics, measure, open_source
+from simmim.encoders import AnyEncoder, ViTConfig
+from simmim.engine.distributed import MachineConfig
+from simmim.engine.folder import OutputConfig, RunFolder
+from simmim.engine.optimizer import Group, OptimizerConfig, group_parameters
+from simmim.engine.schedule import ScheduleConfig
+from simmim.heads import AnyHead, LinearHeadConfig
+from simmim.masking import AnyMasking, RandomMasking
+from simmim.model import Scored, SimMIM
+from simmim.seeds import seed_of
+from simmim.shapes import Mask
+from simmim.targets import AnyTarget, PixelTarget
+from simmim.tasks.feed import Accompany, Feed
+from simmim.tasks.pictures import PictureTaker
+from simmim.tasks.training import (
+    BuiltRun,
+    Session,
+    assemble,
+    build_schedule,
+    describe,
+    train_in_folder,
+)
+from simmim.units import ImageCount
+from simmim.version import __version__
+from simmim.weights import ENCODER_FILE, EncoderFile, save_encoder
+
+
+class PretrainConfig(Settings, frozen=True):
+    """A pre-training run. Everything above `machine` decides the result."""
+
+    task: Literal["pretrain"] = "pretrain"
+    masking: AnyMasking = RandomMasking()
+    """What is hidden."""
+    encoder: AnyEncoder = ViTConfig()
+    """Who looks."""
+    head: AnyHead = LinearHeadConfig()
+    """Who answers."""
+    target: AnyTarget = PixelTarget()
+    """What is asked."""
+    scored: Scored = "hidden"
+    """Where prediction and target are compared: on the hidden part, or everywhere."""
+    data: DataConfig
+    """Where the images come from and how they are shown."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """How the weights move."""
+    decay_as_run: bool = False
+    """Decay also what official pre-training decayed by an accident of names: Swin's position bias tables, SwinV2's
+    position networks and logit scales."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    """How long it takes, and how the learning rate moves."""
+    batch: ImageCount = Field(default=2048, gt=0)
+    """Images a step, over all processes."""
+    seed: int = Field(default=0, ge=0)
+    """What all randomness is derived from."""
+    machine: MachineConfig = MachineConfig()
+    """Speed and memory; changes no result."""
+    output: OutputConfig = OutputConfig()
+    """What is written, and how often; changes no result."""
+
+
+def pretrain(config: PretrainConfig, *, out: str | Path, resume: bool = False) -> RunFolder:
+    """Run a pre-training to its end.
+
+    Args:
+        config: the recipe, with `data.source` in it.
+        out: folder of the run; it must be new, unless `resume` is set.
+        resume: continue a run that was cut, or begin it where there is nothing yet.
+
+    Returns:
+        The folder, which holds `encoder.safetensors` when the run is complete.
+    """
+    return train_in_folder(config, build, out=out, resume=resume, machine=config.machine)
+
+
+def build_model(config: PretrainConfig, *, channels: int) -> SimMIM:
+    """The model of a recipe, for images of so many channels, with random weights."""
+    encoder = config.encoder.build(image_size=config.data.image_size, in_channels=channels)
+    target = config.target.build(image_channels=channels)
+    return SimMIM(encoder=encoder, head=config.head, target=target, scored=config.scored)
+
+
+def build(config: PretrainConfig, session: Session) -> BuiltRun:
+    """Make everything a run needs: data, model, optimizer, schedule."""
+    processes, folder = session.processes, session.folder
+    source = processes.from_main(lambda: open_images(config.data))
+    statistics = _statistics(config, source, session)
+    torch.manual_seed(seed_of(config.seed, "weights"))
+    model = build_model(config, channels=statistics.channels).to(processes.device)
+    masks = draw_masks(config, model, batch=min(config.output.pictures, len(source)), step=-1)
+    schedule = build_schedule(config, images=len(source))
+    run = assemble(
+        config,
+        session,
+        module=model,
+        groups=_groups(config, model),
+        schedule=schedule,
+        feed=Feed(
+            samples=config.data.view_samples(source, statistics.channels, seed=config.seed),
+            statistics=statistics,
+            processes=processes,
+            batch=config.batch,
+            seed=config.seed,
+            total_steps=schedule.total_steps,
+            machine=config.machine,
+            accompany=_with_masks(config, model),
+        ),
+        about={"recipe": to_tree(config), **_numbers(statistics)},
+        bad_share=config.data.bad_share,
+    )
+    fixed = config.data.view_samples(source, statistics.channels, seed=config.seed, centred=True)
+    pictures = PictureTaker(model, samples=fixed, statistics=statistics, masks=masks)
+
+    def evaluate(step: int) -> dict[str, float]:
+        if processes.is_main:
+            pictures.take(folder.pictures / f"step_{step:08d}.png", note=f"step {step}")
+        return {}
+
+    def finish() -> None:
+        if processes.is_main:
+            _save_encoder(folder.path / ENCODER_FILE, config, model, statistics)
+
+    derived = {**describe(run, source), **_numbers(statistics), "hidden_share": float(masks.float().mean())}
+    return BuiltRun(replace(run, evaluate=evaluate), derived, finish)
+
+
+def _numbers(statistics: Statistics) -> dict[str, Any]:
+    return {"channels": statistics.channels, "mean": statistics.mean, "std": statistics.std}
+
+
+def _groups(config: PretrainConfig, model: SimMIM) -> list[Group]:
+    exempt = model.encoder.no_decay_as_run if config.decay_as_run else model.encoder.no_decay
+    return group_parameters(model.named_parameters(), weight_decay=config.optimizer.weight_decay, exempt=exempt)
+
+
+def open_images(data: DataConfig) -> Source:
+    """The images a recipe names.
+
+    Raises:
+        ValueError: where it names none, or there are none.
+    """
+    if data.source is None:
+        raise ValueError("no images were named; give --data FOLDER, a list file, or the built-in set digits")
+    return open_source(data.source, split=data.split)
+
+
+def _statistics(config: PretrainConfig, source: Source, session: Session) -> Statistics:
+    """As the recipe gives them, as the run measured them when it began, or measured now."""
+    before, data = session.before, config.data
+    if before is not None:
+        return Statistics(before["channels"], tuple(before["mean"]), tuple(before["std"]), 0)
+    if data.mean is not None and data.std is not None:
+        return Statistics(data.channels or len(data.mean), data.mean, data.std, 0)
+    return session.processes.from_main(
+        lambda: measure(source, channels=data.channels, seed=config.seed, max_pixels=data.max_pixels)
+    )
+
+
+def draw_masks(config: PretrainConfig, model: SimMIM, *, batch: int, step: int) -> Mask:
+    """The masks of a whole global batch, a pure function of seed and step; step -1 is that of the pictures."""
+    generator = torch.Generator().manual_seed(seed_of(config.seed, "masks", step))
+    encoder = model.encoder
+    return config.masking(batch, image_size=encoder.image_size, patch_size=encoder.patch_size, generator=generator)
+
+
+def _with_masks(config: PretrainConfig, model: SimMIM) -> Accompany:
+    """Give every micro batch its part of the step's masks; its share of the loss is its share of what is scored."""
+
+    @functools.lru_cache(maxsize=1)
+    def masks_of(step: int) -> tuple[Mask, int]:
+        masks = draw_masks(config, model, batch=config.batch, step=step)
+        return masks, int(masks.sum())
+
+    def accompany(step: int, batch: Batch, place: slice) -> tuple[tuple[Tensor, ...], float]:
+        masks, hidden = masks_of(step)
+        mine = masks[place]
+        return (mine,), len(batch) / config.batch if config.scored == "everywhere" else int(mine.sum()) / hidden
+
+    return accompany
+
+
+def _save_encoder(path: Path, config: PretrainConfig, model: SimMIM, statistics: Statistics) -> None:
+    encoder = model.encoder
+    about = EncoderFile(
+        architecture=encoder.architecture.name,
+        arguments=encoder.architecture.arguments,
+        image_size=encoder.image_size,
+        channels=encoder.in_channels,
+        mean=statistics.mean,
+        std=statistics.std,
+        recipe=write_yaml(config),
+        version=__version__,
+    )
+    save_encoder(path, encoder.backbone, about)
+
+
+def about_of(state: Mapping[str, Any]) -> tuple[PretrainConfig, Statistics]:
+    """Recipe and statistics as a checkpoint says them.
+
+    Raises:
+        ValueError: where it is no checkpoint of a pre-training.
+    """
+    recipe = state.get("recipe", {})
+    if recipe.get("task") != "pretrain":
+        raise ValueError(f"this checkpoint is of the task {recipe.get('task')!r}, not of a pre-training")
+    config = PretrainConfig.model_validate_json(json.dumps(recipe))
+    return config, Statistics(state["channels"], tuple(state["mean"]), tuple(state["std"]), 0)

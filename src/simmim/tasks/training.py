@@ -1,0 +1,295 @@
+"""What every task that trains has in common: the folder, the recipe in it, the resuming, the leaving."""
+
+import json
+import logging
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast
+
+import timm
+import torch
+from torch import nn
+
+from simmim.config import RecipeError, Settings, Tree, read_yaml, to_tree, write_yaml
+from simmim.data import Quarantine, Source
+from simmim.engine.distributed import MachineConfig, Processes, start_processes
+from simmim.engine.folder import OutputConfig, RunError, RunFolder
+from simmim.engine.loop import train
+from simmim.engine.metrics import MetricsLog
+from simmim.engine.optimizer import Group, OptimizerConfig, build_adamw
+from simmim.engine.precision import Precision
+from simmim.engine.run import Run
+from simmim.engine.schedule import Schedule, ScheduleConfig
+from simmim.files import write_text_atomically
+from simmim.seeds import seed_of
+from simmim.tasks.feed import Feed
+from simmim.version import __version__
+
+_log = logging.getLogger("simmim")
+_MAY_DIFFER = ("machine", "output")
+
+
+class TrainingConfig(Protocol):
+    """What the settings of every task that trains hold."""
+
+    @property
+    def optimizer(self) -> OptimizerConfig: ...  # noqa: D102 - described where it is defined
+    @property
+    def schedule(self) -> ScheduleConfig: ...  # noqa: D102
+    @property
+    def batch(self) -> int: ...  # noqa: D102
+    @property
+    def seed(self) -> int: ...  # noqa: D102
+    @property
+    def machine(self) -> MachineConfig: ...  # noqa: D102
+    @property
+    def output(self) -> OutputConfig: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Session:
+    """Where a run takes place, and what it found there."""
+
+    processes: Processes
+    folder: RunFolder
+    before: Mapping[str, Any] | None
+    """What the run wrote of itself when it began; None for a new one."""
+
+
+@dataclass(frozen=True)
+class BuiltRun:
+    """A run that is ready to start."""
+
+    run: Run
+    derived: Mapping[str, Any]
+    """What follows from recipe, data and machine, for people to read; never written into the recipe."""
+    finish: Callable[[], None]
+    """Writes what the run was made for; called in every process."""
+
+
+Config = TypeVar("Config", bound=Settings)
+
+
+def train_in_folder(
+    config: Config,
+    build: Callable[[Config, Session], BuiltRun],
+    *,
+    out: str | Path,
+    resume: bool,
+    machine: MachineConfig,
+) -> RunFolder:
+    """Build a run and train it to its end in a folder of its own.
+
+    Raises:
+        ValueError: where the recipe, the data or the folder do not allow it, in words for a person.
+        Interrupted: where the run was asked to stop; it saved before it did.
+    """
+    processes = start_processes(machine.device)
+    folder = RunFolder(out)
+    handlers: list[logging.Handler] = []
+    try:
+        processes.from_main(lambda: folder.open(resume=resume))
+        if processes.is_main:
+            handlers = _log_to(folder.log)
+        before = processes.from_main(lambda: _before(folder, config))
+        _log.info("%s in %s", "goes on" if before else "begins", folder)
+        built = build(config, Session(processes, folder, before))
+        processes.from_main(lambda: _write_beginning(folder, config, built.derived, before))
+        run = built.run
+        run.restore()
+        log = MetricsLog(folder.metrics, folder.events, after_step=run.step) if processes.is_main else None
+        try:
+            train(run, log)
+        finally:
+            if log is not None:
+                log.close()
+        built.finish()
+        processes.gather(None)  # nobody leaves before all is written
+        _log.info("done: %d steps, %d of them skipped", run.step, run.skipped)
+    except Exception:
+        _log.debug("ended early", exc_info=True)
+        raise
+    finally:
+        for handler in handlers:
+            _log.removeHandler(handler)
+            handler.close()
+        folder.close()
+        processes.close()
+    return folder
+
+
+def _log_to(path: Path) -> list[logging.Handler]:
+    """Everything goes to log.txt, warnings to the person as well."""
+    file, screen = logging.FileHandler(path, encoding="utf-8"), logging.StreamHandler()
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    screen.setFormatter(logging.Formatter("simmim: %(message)s"))
+    screen.setLevel(logging.WARNING)
+    for handler in (file, screen):
+        _log.addHandler(handler)
+    _log.setLevel(logging.DEBUG)
+    return [file, screen]
+
+
+# ------------------------------------------------------------------------------------------------------- beginning, again
+
+
+def _before(folder: RunFolder, config: Settings) -> Mapping[str, Any] | None:
+    """What the run said of itself when it began, if it did and is the same run."""
+    if not (folder.recipe.exists() and folder.derived.exists()):
+        return None
+    then = read_yaml(folder.recipe.read_text(encoding="utf-8"))
+    changed = list(_differences(then, to_tree(config)))
+    if changed:
+        raise RecipeError(
+            f"{folder} was begun with another recipe, and would not end as it should:\n  "
+            + "\n  ".join(changed)
+            + "\nresume it with the recipe it began with (machine.* and output.* may change), or choose another --out"
+        )
+    return json.loads(folder.derived.read_text(encoding="utf-8"))
+
+
+def _differences(then: Any, now: Any, path: str = "") -> list[str]:
+    if isinstance(then, dict) and isinstance(now, dict):
+        then, now = cast(Tree, then), cast(Tree, now)
+        names = [*then, *(name for name in now if name not in then)]
+        inner = (_differences(then.get(n), now.get(n), f"{path}.{n}" if path else n) for n in names)
+        return [line for lines in inner for line in lines]
+    if then == now or path.split(".")[0] in _MAY_DIFFER:
+        return []
+    return [f"{path}: {then!r} then, {now!r} now"]
+
+
+def _write_beginning(
+    folder: RunFolder, config: Settings, derived: Mapping[str, Any], before: Mapping[str, Any] | None
+) -> None:
+    """Save the recipe, complete, and beside it what follows from it, before anything starts."""
+    for name in ("images", "fingerprint"):
+        if before is not None and before[name] != derived[name]:
+            raise RunError(
+                f"the data changed since {folder} was begun ({before['images']} images then, {derived['images']} now), so "
+                "it would not end as it should; restore them, or begin a new run"
+            )
+    if before is None:
+        text = json.dumps({**derived, "environment": environment()}, indent=2)
+        write_text_atomically(folder.derived, text + "\n")
+        write_text_atomically(folder.recipe, write_yaml(config))
+
+
+def environment() -> dict[str, Any]:
+    """What the result may depend on beside recipe and data."""
+    return {
+        "simmim": __version__,
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "threads": torch.get_num_threads(),
+        "world": int(os.environ.get("WORLD_SIZE", 1)),
+        "command": shlex.join(sys.argv),
+        "git": _git_state(),
+    }
+
+
+def _git_state() -> str | None:
+    """The commit the command was given in, if in any."""
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except OSError:  # no git here: nothing to say
+        return None
+    return answer.stdout.strip() or None
+
+
+# ------------------------------------------------------------------------------------------------------- pieces of a build
+
+
+def build_schedule(config: TrainingConfig, *, images: int) -> Schedule:
+    """The schedule in steps, its learning rates scaled with the batch."""
+    scale = config.optimizer.lr_scale(config.batch)
+    schedule = Schedule(
+        config.schedule,
+        peak_lr=config.optimizer.lr * scale,
+        lr_scale=scale,
+        steps_per_epoch=max(images // config.batch, 1),
+    )
+    if schedule.total_steps < 1:
+        raise ValueError(f"schedule.duration={config.schedule.duration} is no step at all; the least is 1 step")
+    return schedule
+
+
+def assemble(
+    config: TrainingConfig,
+    session: Session,
+    *,
+    module: nn.Module,
+    groups: list[Group],
+    schedule: Schedule,
+    feed: Feed,
+    about: Mapping[str, Any],
+    bad_share: float,
+) -> Run:
+    """The run of a task, with precision, processes and compilation applied; the task adds how it is judged."""
+    processes, source = session.processes, feed.samples.source
+    quarantine = _open_quarantine(session.folder, source, share=bad_share) if processes.is_main else None
+    if config.machine.compile:
+        module.compile()
+
+    def begin_step(step: int) -> None:
+        torch.manual_seed(seed_of(config.seed, "layers", step, processes.rank))
+
+    def note_bad_files() -> None:
+        found = processes.gather(feed.take_problems())
+        if quarantine is not None:
+            for problems in found:
+                quarantine.add(problems)
+
+    return Run(
+        folder=session.folder,
+        bare=module,
+        module=processes.wrap(module),
+        optimizer=build_adamw(groups, config.optimizer),
+        optimizer_config=config.optimizer,
+        schedule=schedule,
+        output=config.output,
+        precision=Precision(config.machine.precision, processes.device),
+        processes=processes,
+        batch=config.batch,
+        batches=feed.steps_from,
+        micro_batches=feed.loader(0).micro_batches,
+        begin_step=begin_step,
+        about=about,
+        at_report=note_bad_files,
+    )
+
+
+def _open_quarantine(folder: RunFolder, source: Source, *, share: float) -> Quarantine:
+    """The list of bad files, with those that the index already found."""
+    quarantine = Quarantine(folder.bad_files, total=len(source) + len(source.problems), share=share)
+    quarantine.add(source.problems)
+    return quarantine
+
+
+def describe(run: Run, source: Source) -> dict[str, Any]:
+    """What follows from recipe, data and machine."""
+    return {
+        "images": len(source),
+        "fingerprint": source.fingerprint,
+        "steps_per_epoch": run.schedule.steps_per_epoch,
+        "total_steps": run.total_steps,
+        "warmup_steps": run.schedule.warmup_steps,
+        "peak_lr": run.schedule.peak_lr,
+        "accumulation": run.micro_batches,
+        "parameters": sum(parameter.numel() for parameter in run.bare.parameters()),
+    }

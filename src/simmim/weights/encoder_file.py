@@ -1,0 +1,129 @@
+"""`encoder.safetensors` and its like: ordinary timm checkpoints that also say what they are."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+from torch import Tensor, nn
+
+from simmim.tensors import DamagedFile, read_tensors, write_tensors
+from simmim.units import Size
+
+ENCODER_FILE = "encoder.safetensors"
+CLASSIFIER_FILE = "classifier.safetensors"
+
+
+@dataclass(frozen=True)
+class EncoderFile:
+    """What an encoder's file says beside its weights. Plain words and numbers, so that any program can read it."""
+
+    architecture: str
+    """Name of the timm model."""
+    arguments: Mapping[str, Any]
+    """What timm.create_model is called with."""
+    image_size: Size
+    channels: int
+    mean: tuple[float, ...]
+    """Of each channel, 8-bit values divided by 255."""
+    std: tuple[float, ...]
+    recipe: str
+    """The whole recipe of the run, as YAML."""
+    version: str
+    """simmim's, at the time of writing."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes, where the backbone carries a classifier."""
+
+    def create(self, *, image_size: Size | None = None, **more: Any) -> nn.Module:
+        """The backbone with random weights, at another image size if one is given; `more` goes to timm."""
+        model = timm.create_model(self.architecture, pretrained=False, **{**self.arguments, **more})
+        return model if image_size is None else resize_backbone(model, image_size, was=self.built_for)
+
+    @property
+    def built_for(self) -> Size:
+        """The image size that the arguments speak of; a fine-tuned backbone may have been resized since."""
+        return _pair(self.arguments["img_size"])
+
+
+def resize_backbone(model: nn.Module, image_size: Size, *, was: Size) -> nn.Module:
+    """Bring a backbone, weights and all, to another image size; timm resamples its positions.
+
+    Raises:
+        ValueError: where the backbone cannot be resized.
+    """
+    if image_size == was:
+        return model
+    resize = getattr(model, "set_input_size", None)
+    if resize is None:
+        raise ValueError(f"{type(model).__name__} cannot be brought from {was} to {image_size} px; use its own size")
+    resize(img_size=image_size)
+    return model
+
+
+def save_encoder(path: Path, backbone: nn.Module, about: EncoderFile) -> None:
+    """Write a backbone under its own (timm's) names."""
+    words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in asdict(about).items()}
+    write_tensors(path, backbone.state_dict(), words)
+
+
+def read_encoder(path: Path) -> tuple[dict[str, Tensor], EncoderFile]:
+    """Read the weights, and what is said of them.
+
+    Raises:
+        DamagedFile: where the file is not what was saved, or not an encoder of simmim's.
+    """
+    tensors, words = read_tensors(path)
+    if "architecture" not in words:
+        raise DamagedFile(f"{path} is not an encoder: it does not say its architecture")
+    return tensors, EncoderFile(
+        architecture=words["architecture"],
+        arguments=_untupled(json.loads(words["arguments"])),
+        image_size=_pair(json.loads(words["image_size"])),
+        channels=int(words["channels"]),
+        mean=tuple(json.loads(words["mean"])),
+        std=tuple(json.loads(words["std"])),
+        recipe=words["recipe"],
+        version=words["version"],
+        classes=tuple(json.loads(words["classes"])),
+    )
+
+
+def load_encoder_weights(model: nn.Module, weights: Mapping[str, Tensor], *, replaced: Sequence[str] = ()) -> None:
+    """Put weights into a backbone; every one must fit, but for layers that are replaced for the new purpose.
+
+    Args:
+        model: the backbone, perhaps with a classifier.
+        weights: by timm name.
+        replaced: starts of the names that may be missing on either side, such as "head." and "norm.".
+
+    Raises:
+        ValueError: where a weight is missing, left over, or of another shape; the first few are named.
+    """
+    there = model.state_dict()
+    problems = [
+        *(f"missing: {name}" for name in there if name not in weights and not name.startswith(tuple(replaced))),
+        *(f"left over: {name}" for name in weights if name not in there and not name.startswith(tuple(replaced))),
+        *(
+            f"{name}: {tuple(weights[name].shape)} in the file, {tuple(there[name].shape)} in the model"
+            for name in there
+            if name in weights and weights[name].shape != there[name].shape
+        ),
+    ]
+    if problems:
+        more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
+        raise ValueError(f"the weights do not fit the model: {'; '.join(problems[:4])}{more}")
+    model.load_state_dict({name: tensor for name, tensor in weights.items() if name in there}, strict=False)
+
+
+def _pair(sides: Sequence[int]) -> Size:
+    height, width = sides
+    return height, width
+
+
+def _untupled(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON knows no tuples, timm wants them."""
+    return {
+        name: tuple(cast("list[Any]", value)) if isinstance(value, list) else value for name, value in arguments.items()
+    }
