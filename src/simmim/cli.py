@@ -118,11 +118,16 @@ def reconstruct(run: str, *images: str, out: str, seed: int = 0, as_json: Json =
 
 
 @app.command
-def demo(*, out: str = "runs/demo") -> None:
+def demo(*, out: str = "runs/demo", as_json: Json = False) -> None:
     """See the whole job in minutes: pre-train on handwritten digits, then learn from 10 labels a class."""
     from simmim.tasks.demo import demo as show
+    from simmim.tasks.demo import tell
 
-    show(out=Path(out))
+    summary = show(out=Path(out))
+    if as_json:
+        _print_json(summary._asdict())
+    else:
+        tell(Path(out), summary)
 
 
 @app.command
@@ -162,9 +167,9 @@ def explain(path: str = "", *, task: str = "pretrain", as_json: Json = False) ->
     if as_json:
         _print_json([one._asdict() for one in found])
         return
-    from simmim.report import print_table
-
-    print_table(("setting", "allowed", "default", "what it means"), found)
+    for one in found:
+        of_kind = f" [{one.kind}]" if one.kind else ""
+        print(f"{one.path}{of_kind} = {one.default}    ({one.allowed})\n    {one.description}")
 
 
 # ------------------------------------------------------------------------------------------------------------ how it is said

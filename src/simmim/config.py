@@ -221,7 +221,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any], model: type[Settings
     merged: Tree = dict(base)
     for name, value in over.items():
         below = base.get(name)
-        choice = _one_of(model.model_fields[name]) if model and name in model.model_fields else None
+        choice = one_of(model.model_fields[name]) if model and name in model.model_fields else None
         if not (isinstance(below, dict) and isinstance(value, dict)):
             merged[name] = value
             continue
@@ -265,13 +265,14 @@ def settings_of(model: type[Settings], tree: Mapping[str, Any] | None = None, pr
     tree = tree or {}
     for name, field in model.model_fields.items():
         inner = _inner(model, name, tree.get(name))
-        yield Setting(prefix + name, field, _one_of(field), inner)
+        yield Setting(prefix + name, field, one_of(field), inner)
         if inner is not None:
             block = tree.get(name)
             yield from settings_of(inner, cast(Tree, block) if isinstance(block, dict) else None, f"{prefix}{name}.")
 
 
-def _one_of(field: FieldInfo) -> OneOf | None:
+def one_of(field: FieldInfo) -> OneOf | None:
+    """The union of parts a field may hold, if it holds a part."""
     return next((item for item in field.metadata if isinstance(item, OneOf)), None)
 
 
@@ -279,7 +280,7 @@ def _inner(model: type[Settings] | None, name: str, value: object) -> type[Setti
     if model is None or name not in model.model_fields:
         return None
     field = model.model_fields[name]
-    if choice := _one_of(field):
+    if choice := one_of(field):
         return choice.chosen(cast(Tree, value) if isinstance(value, dict) else {})
     return field.annotation if isinstance(field.annotation, type) and issubclass(field.annotation, Settings) else None
 
@@ -288,6 +289,12 @@ def nearest(word: str, allowed: Sequence[str]) -> str:
     """The end of a message that suggests what was meant: "; did you mean 'ratio'?", or nothing."""
     found = difflib.get_close_matches(word, allowed, n=1, cutoff=_ALIKE)
     return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def _nearest_path(name: str, block: str, siblings: Sequence[str]) -> str:
+    found = difflib.get_close_matches(name, siblings, n=1, cutoff=_ALIKE)
+    path = f"{block}.{found[0]}" if found and block else "".join(found)
+    return f"; did you mean {path!r}?" if found else ""
 
 
 def _nearest_elsewhere(name: str, known: Sequence[str]) -> str:
@@ -304,7 +311,7 @@ def _problem(model: type[Settings], tree: Mapping[str, Any], item: Any) -> str:
         *outer, last = path.split(".")
         block = ".".join(outer)
         siblings = [name.split(".")[-1] for name in known if name.rpartition(".")[0] == block]
-        hint = nearest(last, siblings) or _nearest_elsewhere(last, known)
+        hint = _nearest_path(last, block, siblings) or _nearest_elsewhere(last, known)
         return f"{path} = {value!r}: there is no such setting{hint or '; allowed here: ' + ', '.join(siblings)}"
     if item["type"] == "union_tag_invalid":
         setting = next(s for s in settings_of(model, tree) if s.path == path)

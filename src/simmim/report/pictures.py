@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 _GAP = 8
+_MOST_ROWS = 4  # below each other; more are laid out side by side
 _TITLE_HEIGHT = 26
 _SMALLEST_SIDE = 144  # a smaller image is shown larger, by whole pixels
 _PAPER, _INK = (255, 255, 255), (40, 40, 40)
@@ -42,26 +43,26 @@ def to_rgb(images: Tensor, *, low: Tensor, high: Tensor) -> Tensor:
 
 
 def draw_rows(rows: Sequence[Row], *, titles: Sequence[str], note: str = "") -> Image.Image:
-    """Lay rows of panels out under their titles, with a note at the foot."""
+    """Lay rows of panels out under their titles, at most four below each other, with a note at the foot."""
     height, width = rows[0].panels[0].shape[1:]
     scale = max(1, -(-_SMALLEST_SIDE // min(height, width)))
-    cell_height, cell_width = height * scale, width * scale
-    foot = _TITLE_HEIGHT if note else 0
-    canvas = Image.new(
-        "RGB",
-        (
-            _GAP + len(titles) * (cell_width + _GAP),
-            _TITLE_HEIGHT + len(rows) * (cell_height + _GAP) + foot,
-        ),
-        _PAPER,
-    )
+    cell = (width * scale, height * scale)
+    groups = -(-len(rows) // _MOST_ROWS)
+    deep = -(-len(rows) // groups)
+    step_x, step_y = cell[0] + _GAP, cell[1] + _GAP
+    group_width = len(titles) * step_x + 2 * _GAP
+    size = (groups * group_width - _GAP, _TITLE_HEIGHT + deep * step_y + (_TITLE_HEIGHT if note else 0))
+    canvas = Image.new("RGB", size, _PAPER)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=14)
-    for column, title in enumerate(titles):
-        draw.text((_GAP + column * (cell_width + _GAP), 5), title, fill=_INK, font=font)
-    for row_number, row in enumerate(rows):
-        for column, panel in enumerate(row.panels):
-            place = (_GAP + column * (cell_width + _GAP), _TITLE_HEIGHT + row_number * (cell_height + _GAP))
-            canvas.paste(_to_image(panel).resize((cell_width, cell_height), Image.Resampling.NEAREST), place)
+    for number, row in enumerate(rows):
+        group, place = divmod(number, deep)
+        for column, (title, panel) in enumerate(zip(titles, row.panels, strict=True)):
+            left = _GAP + group * group_width + column * step_x
+            if place == 0:
+                draw.text((left, 5), title, fill=_INK, font=font)
+            canvas.paste(
+                _to_image(panel).resize(cell, Image.Resampling.NEAREST), (left, _TITLE_HEIGHT + place * step_y)
+            )
     draw.text((_GAP, canvas.height - _TITLE_HEIGHT + 4), note, fill=_INK, font=font)
     return canvas
 

@@ -2,27 +2,29 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, cast, get_args
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, cast, get_args, get_origin
 
 from annotated_types import BaseMetadata
+from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from simmim.config import (
+    OneOf,
     RecipeError,
-    Setting,
+    Settings,
     Tree,
     load,
     merge,
     nearest,
+    one_of,
     read_overrides,
     read_recipe,
     recipe_names,
     recipe_text,
-    settings_of,
 )
 from simmim.tasks.finetune import FinetuneConfig
 from simmim.tasks.pretrain import PretrainConfig
+from simmim.units import Duration, LabelShare
 
 TaskConfig: TypeAlias = PretrainConfig | FinetuneConfig
 
@@ -107,75 +109,92 @@ class Explained(NamedTuple):
     """One setting, in words."""
 
     path: str
+    kind: str
+    """The kind of part it belongs to, where the part has kinds."""
     allowed: str
     default: str
     description: str
 
 
-def explain(path: str, *, task: str = "pretrain") -> list[Explained]:
-    """A setting, or every setting of a block; all kinds of a part are listed.
+def explain(path: str = "", *, task: str = "pretrain") -> list[Explained]:
+    """A setting, every setting of a block, or every setting of a task; those of a part in all its kinds.
 
     Raises:
-        RecipeError: where there is no such setting; the nearest is named.
+        RecipeError: where there is no such setting or task; the nearest is named.
     """
-    settings = list(_all_settings(task))
-    found = [setting for setting in settings if setting.path == path or setting.path.startswith(f"{path}.")]
-    if not found and path:
-        names = list(dict.fromkeys(setting.path for setting in settings))
-        raise RecipeError(f"there is no setting {path!r}{nearest(path, names)}; blocks: {_blocks(names)}")
-    return [_explained(setting) for setting in (found or settings)]
+    if task not in TASKS:
+        raise RecipeError(f"there is no task {task!r}; allowed: {', '.join(TASKS)}{nearest(task, list(TASKS))}")
+    every = list(_explained(TASKS[task]))
+    found = [one for one in every if not path or one.path == path or one.path.startswith(f"{path}.")]
+    if not found:
+        names = list(dict.fromkeys(one.path for one in every))
+        blocks = ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
+        raise RecipeError(f"there is no setting {path!r}{nearest(path, names)}; blocks: {blocks}")
+    return found
 
 
-def _blocks(names: Sequence[str]) -> str:
-    return ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
-
-
-def _all_settings(task: str) -> Iterator[Setting]:
-    """The settings of a task, each part in every kind, named block[kind].setting where there are several."""
-    for setting in settings_of(TASKS[task]):
-        if setting.choice is None:
-            inside = any(
-                setting.path.startswith(f"{outer.path}.") for outer in settings_of(TASKS[task]) if outer.choice
-            )
-            if not inside:
-                yield setting
+def _explained(model: type[Settings], *, prefix: str = "", kind: str = "") -> Iterator[Explained]:
+    for name, field in model.model_fields.items():
+        if name == "kind":
             continue
-        yield setting
-        for part in setting.choice.choices:
-            yield from settings_of(part, prefix=f"{setting.path}.")
-
-
-def _explained(setting: Setting) -> Explained:
-    return Explained(
-        setting.path, _allowed(setting), _default(setting.field), " ".join((setting.field.description or "").split())
-    )
-
-
-def _allowed(setting: Setting) -> str:
-    field = setting.field
-    if setting.choice is not None:
-        return "kind: " + ", ".join(setting.choice.kinds)
-    words = get_args(field.annotation)
-    if words and all(isinstance(word, str) for word in words):
-        return ", ".join(words)
-    limits = " ".join(
-        f"{_SIGNS[name]} {getattr(item, name)}"
-        for item in field.metadata
-        if isinstance(item, BaseMetadata)
-        for name in _SIGNS
-        if hasattr(item, name)
-    )
-    name = getattr(field.annotation, "__name__", str(field.annotation)).replace("NoneType", "null")
-    return f"{name} {limits}".strip()
+        path, choice = f"{prefix}{name}", one_of(field)
+        yield Explained(
+            path, kind, _allowed(field, choice), _default(field), " ".join((field.description or "").split())
+        )
+        if choice is not None:
+            for word, part in choice.kinds.items():
+                yield from _explained(part, prefix=f"{path}.", kind=word)
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+            yield from _explained(field.annotation, prefix=f"{path}.", kind=kind)
 
 
 _SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+_WORDS = {
+    int: "whole number",
+    float: "number",
+    str: "text",
+    bool: "true or false",
+    type(None): "null",
+    Duration: 'a time, "100 epochs" or "500 steps"',
+    LabelShare: 'a share, "10 per class" or "1 %"',
+}
+
+
+def _allowed(field: FieldInfo, choice: OneOf | None) -> str:
+    """The values a field takes, as a person would say it."""
+    if choice is not None:
+        return "kind: " + ", ".join(choice.kinds)
+    limits = [
+        f"{sign} {getattr(item, name):g}"
+        for item in field.metadata
+        for name, sign in _SIGNS.items()
+        if isinstance(item, BaseMetadata) and hasattr(item, name)
+    ]
+    return " ".join([_type_words(field.annotation), *limits])
+
+
+def _type_words(annotation: Any) -> str:
+    if annotation in _WORDS:
+        return _WORDS[annotation]
+    origin: Any = get_origin(annotation)
+    inner: tuple[Any, ...] = get_args(annotation)
+    if origin is None:
+        return "a block" if issubclass(annotation, Settings) else str(annotation.__name__)
+    if origin is Literal:
+        return ", ".join(map(str, inner))
+    if origin is Annotated:
+        return _type_words(inner[0])
+    if origin in (tuple, dict):
+        return {tuple: "list", dict: "settings by name"}[origin]
+    return " or ".join(_type_words(each) for each in inner)
 
 
 def _default(field: FieldInfo) -> str:
-    if field.default is PydanticUndefined:
+    """The default as a recipe would write it."""
+    if field.is_required():
         return "must be given"
-    value = to_jsonable_python(field.default)
+    typed: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    value = TypeAdapter[Any](typed).dump_python(field.get_default(call_default_factory=True), mode="json")
     if isinstance(value, dict):
         return str(cast(Tree, value).get("kind", ""))
-    return "null" if value is None else str(value)
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

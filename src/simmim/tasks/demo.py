@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -17,17 +18,24 @@ from simmim.tasks.pretrain import PretrainConfig, pretrain
 
 _DATA = "digits"
 _SEEDS = (0, 1, 2)
+_LABELS_PER_CLASS = 10
 _SCRATCH_LRS = (3e-4, 1e-3, 3e-3)
 SUMMARY_FILE = "summary.json"
 
 
 class Summary(NamedTuple):
-    """What the demo found: accuracies on images that nothing was learned from, one a seed."""
+    """What the demo found, on images that nothing was learned from."""
 
-    pretrained: list[float]
-    scratch: list[float]
+    pretrained_accuracy: float
+    """Mean over the seeds."""
+    scratch_accuracy: float
+    pretrained_accuracies: list[float]
+    """One a seed."""
+    scratch_accuracies: list[float]
     scratch_lr: float
     """The learning rate at which training from scratch does best, of three."""
+    labels_per_class: int
+    seeds: tuple[int, ...]
 
 
 class _Cell(NamedTuple):
@@ -46,14 +54,17 @@ def demo(*, out: Path) -> Summary:
     chosen by the very accuracy it is then judged by; the pre-trained network gets one fixed beforehand.
     """
     pretrained = out / "pretrained"
-    print("1. pre-training on 1000 handwritten digits, without their labels")
+    _say("1. pre-training on 1000 handwritten digits, without their labels")
     config = resolve("demo", task="pretrain", extra={"data.source": _DATA})
     pretrain(cast(PretrainConfig, config), out=pretrained, resume=True)
-    print("2. learning from 10 labels a class, with and without it")
+    _say("2. learning from 10 labels a class, with and without it")
     summary = _summarise(_accuracies(out, pretrained))
-    _write(out / SUMMARY_FILE, summary)
-    _tell(out, summary)
+    write_text_atomically(out / SUMMARY_FILE, json.dumps(summary._asdict(), indent=2) + "\n")
     return summary
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _cells() -> Iterator[_Cell]:
@@ -75,6 +86,7 @@ def _accuracies(out: Path, pretrained: Path) -> dict[_Cell, float]:
                 "encoder": str(pretrained),
                 "weights": cell.weights,
                 "data.source": _DATA,
+                "data.labels": f"{_LABELS_PER_CLASS} per class",
                 "seed": cell.seed,
                 "optimizer.lr": cell.lr,
                 "output.progress": False,
@@ -86,32 +98,25 @@ def _accuracies(out: Path, pretrained: Path) -> dict[_Cell, float]:
 
 
 def _summarise(accuracies: dict[_Cell, float]) -> Summary:
+    pretrained = [accuracy for cell, accuracy in accuracies.items() if cell.weights == "pretrained"]
     by_lr = {
         lr: [a for cell, a in accuracies.items() if (cell.weights, cell.lr) == ("random", lr)] for lr in _SCRATCH_LRS
     }
     best = max(by_lr, key=lambda lr: statistics.mean(by_lr[lr]))
-    return Summary([a for cell, a in accuracies.items() if cell.weights == "pretrained"], by_lr[best], best)
+    means = statistics.mean(pretrained), statistics.mean(by_lr[best])
+    return Summary(*means, pretrained, by_lr[best], best, _LABELS_PER_CLASS, _SEEDS)
 
 
-def _write(path: Path, summary: Summary) -> None:
-    numbers = {
-        "pretrained_accuracy": statistics.mean(summary.pretrained),
-        "scratch_accuracy": statistics.mean(summary.scratch),
-        "pretrained_accuracies": summary.pretrained,
-        "scratch_accuracies": summary.scratch,
-        "scratch_lr": summary.scratch_lr,
-        "labels_per_class": 10,
-        "seeds": _SEEDS,
-    }
-    write_text_atomically(path, json.dumps(numbers, indent=2) + "\n")
-
-
-def _tell(out: Path, summary: Summary) -> None:
+def tell(out: Path, summary: Summary) -> None:
+    """Say what was found, where it lies, and what to type next."""
     rows = [
-        (name, f"{statistics.mean(values):.1%}", " ".join(f"{value:.1%}" for value in values))
-        for name, values in (("from scratch", summary.scratch), ("pre-trained", summary.pretrained))
+        (name, f"{mean:.1%}", " ".join(f"{value:.1%}" for value in values))
+        for name, mean, values in (
+            ("from scratch", summary.scratch_accuracy, summary.scratch_accuracies),
+            ("pre-trained", summary.pretrained_accuracy, summary.pretrained_accuracies),
+        )
     ]
-    print_table(("10 labels a class", "accuracy", "each seed"), rows)
+    print_table((f"{summary.labels_per_class} labels a class", "accuracy", "each seed"), rows)
     picture = sorted((out / "pretrained" / "pictures").glob("*.png"))[-1]
     print(
         f"what it saw and what it predicted: {picture}\n"

@@ -1,0 +1,39 @@
+"""`make bench`: every measurement, one table, and the numbers as JSON beside it."""
+
+import argparse
+import json
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from benchmarks import datapath, index, startup
+from simmim.report import print_table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/bench.json"))
+    out = parser.parse_args().out
+    images = datapath.measure()
+    folder = index.measure()
+    start = startup.measure()
+    rows = [
+        (f"images read, {size} JPEG", f"{each['ours']:.0f}/s", f"{each['ratio']:.2f} x the official recipe")
+        for size, each in images.items()
+    ]
+    rows += [
+        ("files indexed, first time", f"{folder['first_files_per_second']:.0f}/s", f"of {folder['files']} files"),
+        ("files indexed, again", f"{folder['again_files_per_second']:.0f}/s", "from the kept index"),
+        ("simmim --help", f"{start['help_seconds']:.2f} s", f"an empty Python: {start['python_seconds']:.2f} s"),
+    ]
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
+    print_table(("what", "measured", "beside"), rows, title=machine)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    numbers = {"machine": machine, "images": images, "index": folder, "startup": start}
+    out.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+    print(f"numbers: {out}")
+
+
+main()
