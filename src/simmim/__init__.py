@@ -6,6 +6,7 @@ The public names; each is imported when it is first asked for, so that the comma
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from simmim.parent import PARENT as _PARENT
 from simmim.version import __version__
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ __all__ = [
     "reconstruct",
     "resolve",
 ]
+
+
+assert _PARENT > 0, "which process started this one is read before torch is imported"
 
 
 def __getattr__(name: str) -> Any:

@@ -118,6 +118,37 @@ def reconstruct(run: str, *images: str, out: str, seed: int = 0, as_json: Json =
 
 
 @app.command
+def avgdist(
+    *,
+    image_size: Annotated[str, Parameter(help="Side of the image in pixels, or height x width: 192, 96x160.")] = "192",
+    strategy: Annotated[str, Parameter(help="random, square or block; asks for one setting.")] = "random",
+    mask_patch: Annotated[int | None, Parameter(help="Pixels a side of a hidden cell; asks for one setting.")] = None,
+    ratio: Annotated[float | None, Parameter(help="Share that is hidden; asks for one setting.")] = None,
+    picture: Annotated[str | None, Parameter(help="Where to draw the figure, a PNG file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Plan the masks: how far hidden pixels are from visible ones, the paper's label-free predictor of quality."""
+    from simmim.tasks import avgdist as planner
+
+    size = planner.read_image_size(image_size)
+    if mask_patch is not None or ratio is not None:
+        setting = planner.measure_setting(size, strategy=strategy, mask_patch=mask_patch or 32, ratio=ratio or 0.6)
+        if as_json:
+            _print_json({"image_size": size, **setting._asdict(), "band": planner.good_band(size)._asdict()})
+        else:
+            print(f"{setting.avgdist:.1f} px{', in the good band' if setting.in_band else ', outside the good band'}")
+        return
+    plan = planner.plan_masks(size)
+    if picture is not None:
+        planner.draw_plan(plan, Path(picture))
+    if as_json:
+        settings, advice = ([one._asdict() for one in chosen] for chosen in (plan.settings, plan.advice))
+        _print_json({"image_size": size, "band": plan.band._asdict(), "settings": settings, "advice": advice})
+    else:
+        planner.tell_plan(plan)
+
+
+@app.command
 def demo(*, out: str = "runs/demo", as_json: Json = False) -> None:
     """See the whole job in minutes: pre-train on handwritten digits, then learn from 10 labels a class."""
     from simmim.tasks.demo import demo as show
@@ -218,6 +249,8 @@ def main(run: Callable[[], object] = app) -> None:
     except KeyboardInterrupt:
         _fail("stopped", code=130)
     except ValueError as error:
+        if getattr(error, "__notes__", ()):  # another process of the run says it
+            sys.exit(2)
         _fail(str(error), code=2)
     except Exception as error:
         from simmim.engine.interruption import Interrupted

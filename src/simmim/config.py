@@ -8,7 +8,7 @@ import difflib
 import importlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -66,9 +66,12 @@ class OneOf:
     def chosen(self, value: object) -> type[Part]:
         """The class that a block of settings names."""
         kind = self._kind(value)
-        if kind == "own":
+        if kind != "own":
+            return self.kinds.get(kind) or self.choices[0]
+        try:
             return _own_class(cast(Tree, value)["kind"])
-        return self.kinds.get(kind) or self.choices[0]
+        except ValueError:  # it is named where the settings are checked; here the first one stands in for it
+            return self.choices[0]
 
     def _kind(self, value: object) -> str:
         kind = cast(Tree, value).get("kind", self.default) if isinstance(value, dict) else getattr(value, "kind", None)
@@ -86,7 +89,7 @@ def _own_class(kind: str) -> type[Part]:
     module_name, _, class_name = kind.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"kind {kind!r} cannot be imported: {error}") from error
     if not (isinstance(found, type) and issubclass(found, Part)):
         raise ValueError(f"kind {kind!r} is not a subclass of simmim.config.Part")
@@ -109,13 +112,21 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own class attribute, replaced, not shared
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes the words that the loader would take for something else."""
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - as above
+
+
 for _tag, _pattern, _first in (
     ("bool", r"true|false|True|False", "tfTF"),
     ("int", r"[-+]?[0-9]+", "-+0123456789"),
     ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan", "-+.0123456789"),
     ("null", r"~|null|Null|", ["~", "n", "N", ""]),
 ):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+    for _side in (_Loader, _Dumper):
+        _side.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
 
 
 def read_yaml(text: str) -> Any:
@@ -129,7 +140,8 @@ def read_yaml(text: str) -> Any:
 
 def write_yaml(settings: Settings) -> str:
     """The settings as YAML, complete: reading it gives the same object."""
-    return yaml.safe_dump(to_tree(settings), sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
+    tree = to_tree(settings)
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
 
 
 def to_tree(settings: Settings) -> Tree:
@@ -161,8 +173,13 @@ def _shipped() -> Any:
     return resources.files("simmim.recipes")
 
 
-def read_recipe(recipe: str | Path) -> Tree:
-    """The plain data of a recipe, laid over its `base` if it names one."""
+def read_recipe(recipe: str | Path, model_of: Callable[[Tree], type[Settings] | None] = lambda tree: None) -> Tree:
+    """The plain data of a recipe, laid over its `base` if it names one.
+
+    Args:
+        recipe: the name of a built-in one, or a YAML file.
+        model_of: the settings that a tree is for, by which a kind that is implied is known.
+    """
     tree = _block(recipe)
     base_name = tree.pop("base", None)
     if base_name is None:
@@ -170,7 +187,7 @@ def read_recipe(recipe: str | Path) -> Tree:
     base = _block(base_name)
     if "base" in base:
         raise RecipeError(f"{recipe} is based on {base_name}, which has a base itself; one level is allowed")
-    return merge(base, tree)
+    return merge(base, tree, model_of(base | tree))
 
 
 def _block(recipe: str | Path) -> Tree:

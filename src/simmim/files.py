@@ -7,6 +7,8 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+_UMASK = os.umask(0)  # it can only be read by setting it
+os.umask(_UMASK)
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -51,6 +53,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             write(part)
             with part.open("rb") as file:
                 os.fsync(file.fileno())
+            part.chmod(0o666 & ~_UMASK)  # some writers make files for their owner alone
             part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)

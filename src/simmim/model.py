@@ -11,7 +11,7 @@ from simmim.encoders import Encoder
 from simmim.heads import HeadConfig
 from simmim.shapes import Features, Images, Mask, Prediction, TargetMap, Tokens
 from simmim.targets import Target
-from simmim.units import nearest_multiples
+from simmim.units import check_multiple
 
 Scored = Literal["hidden", "everywhere"]
 _EMPTY = 1e-5  # the official guard against a division by no pixels
@@ -48,12 +48,7 @@ class SimMIM(nn.Module):
 
     def __init__(self, *, encoder: Encoder, head: HeadConfig, target: Target, scored: Scored = "hidden") -> None:
         super().__init__()
-        for side, pixels in zip(("height", "width"), encoder.image_size, strict=True):
-            if pixels % target.stride:
-                raise ValueError(
-                    f"the image {side} {pixels} px is not a multiple of the target's stride {target.stride} px; "
-                    f"nearest: {nearest_multiples(pixels, of=target.stride)}"
-                )
+        check_multiple(encoder.image_size, target.stride, "the target's stride")
         # The head answers in cells that fit both strides; a coarser target then takes the mean of several answers.
         cell = math.gcd(encoder.stride, target.stride)
         self.encoder = encoder
@@ -113,17 +108,8 @@ class SimMIM(nn.Module):
         return fine if cells == 1 else F.avg_pool2d(fine, cells)
 
     def reconstruct(self, images: Images, mask: Mask) -> Images:
-        """The images with the prediction in their holes, for looking at. Targets in pixels only.
-
-        Raises:
-            ValueError: where the prediction is not made of the image's own channels.
-        """
-        prediction = self(images, mask).prediction.float()
-        if prediction.shape[1] != images.shape[1]:
-            raise ValueError(
-                f"the target has {prediction.shape[1]} channels and the image {images.shape[1]}: this prediction cannot be "
-                "shown as an image"
-            )
+        """The images with the prediction in their holes, for looking at; as colours, whatever the target is."""
+        prediction = self.target.to_images(self(images, mask).prediction.float(), images)
         patch = self.encoder.patch_size
         holes = mask.repeat_interleave(patch, dim=1).repeat_interleave(patch, dim=2)[:, None]
         return torch.where(holes, F.interpolate(prediction, size=images.shape[2:]), images)

@@ -15,6 +15,9 @@ Tokens = Float[Tensor, "batch grid_h grid_w embed_dim"]
 Mask = Bool[Tensor, "batch grid_h grid_w"]
 """True where a token is hidden."""
 
+Cells = Bool[Tensor, "batch rows columns"]
+"""True where a cell of a mask strategy is hidden."""
+
 PixelMask = Bool[Tensor, "batch height width"]
 """True where a pixel, or a cell of a target, is hidden."""
 
@@ -23,6 +26,12 @@ Features = Float[Tensor, "batch num_features map_h map_w"]
 
 Prediction = Float[Tensor, "batch channels cells_h cells_w"]
 """The head's answer, at the target's channels and stride."""
+
+Originals = Float[Tensor, "batch bands height width"]
+"""Normalised images beside a prediction whose channels are others."""
+
+Shown = Float[Tensor, "batch bands cells_h cells_w"]
+"""A prediction turned back into colours, at the target's stride."""
 
 TargetMap = Shaped[Tensor, "batch ..."]
 """What should be predicted: values (batch, channels, cells_h, cells_w), or class numbers (batch, groups, cells_h, cells_w)."""

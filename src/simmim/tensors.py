@@ -35,7 +35,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], words: Mapping[str,
         simmim.files.DiskFull: where there is no room; what lay there before is untouched.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    words = {**words, "digest": _digest(plain)}
+    words = {**words, "digest": _digest(plain, words)}
 
     def write(part: Path) -> None:
         try:
@@ -61,16 +61,18 @@ def _sort_words(path: Path) -> None:
 
 
 def read_words(path: Path) -> dict[str, str]:
-    """The words of a file, without its tensors.
+    """The words of a file, without its tensors; its digest is not checked.
 
     Raises:
         DamagedFile: where it cannot be read.
     """
     try:
         with _open(path) as file:
-            return dict(file.metadata() or {})
+            words = dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise DamagedFile(f"{path} cannot be read: {error}") from error
+    words.pop("digest", None)
+    return words
 
 
 def read_tensors(path: Path) -> TensorFile:
@@ -87,7 +89,8 @@ def read_tensors(path: Path) -> TensorFile:
         raise DamagedFile(f"{path} cannot be read: {error}") from error
     if "digest" not in words:
         raise DamagedFile(f"{path} was not written by simmim: it holds tensors, but no digest of them")
-    if words["digest"] != _digest(tensors):
+    digest = words.pop("digest")
+    if digest != _digest(tensors, words):
         raise DamagedFile(f"{path} is damaged: its contents are not what was saved")
     return TensorFile(tensors, words)
 
@@ -97,9 +100,10 @@ def _open(path: Path) -> Any:
     return safe_open(path, framework="pt")
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
+def _digest(tensors: Mapping[str, Tensor], words: Mapping[str, str]) -> str:
+    """A digest of all that a file says: the words, and of every tensor its name, type, shape and bytes."""
+    digest = hashlib.blake2b(json.dumps(sorted(words.items())).encode(), digest_size=16)
     for name in sorted(tensors):
-        digest.update(name.encode())
+        digest.update(repr((name, tensors[name].dtype, tuple(tensors[name].shape))).encode())
         digest.update(memoryview(cast(Any, tensors[name].reshape(-1).view(torch.uint8).numpy())))
     return digest.hexdigest()

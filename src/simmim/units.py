@@ -4,6 +4,7 @@ A recipe writes the unit, the code works with plain numbers: every type here rea
 it back when a recipe is saved.
 """
 
+import math
 import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeAlias, cast
@@ -85,6 +86,11 @@ def _read_quantity(value: Any, units: tuple[str, ...], example: str) -> Any:
     return {"amount": number, "unit": known[unit]}
 
 
+def _number(amount: float) -> str:
+    """The number as it was written: no digit is lost."""
+    return str(int(amount)) if amount == int(amount) else repr(amount)
+
+
 class Duration(_Quantity):
     """A stretch of training, written "100 epochs" or "500 steps"."""
 
@@ -97,7 +103,7 @@ class Duration(_Quantity):
         return _read_quantity(value, ("epochs", "steps"), "100 epochs")
 
     def __str__(self) -> str:
-        return f"{self.amount:g} {self.unit}"
+        return f"{_number(self.amount)} {self.unit}"
 
     def steps(self, steps_per_epoch: int) -> int:
         """The stretch as a whole number of optimizer steps."""
@@ -116,7 +122,36 @@ class LabelShare(_Quantity):
         return _read_quantity(value, ("per class", "%"), "10 per class")
 
     def __str__(self) -> str:
-        return f"{self.amount:g} {self.unit}"
+        return f"{_number(self.amount)} {self.unit}"
+
+
+class SizeMisfit(ValueError):  # noqa: N818 - it names what is wrong
+    """An image size that is not a multiple of something; `of` says of what."""
+
+    def __init__(self, message: str, *, of: int) -> None:
+        super().__init__(message)
+        self.of = of
+
+
+def check_multiple(image_size: Size, of: int, what: str, *, also: int = 1) -> None:
+    """Refuse an image size that is not a multiple of a length.
+
+    Args:
+        image_size: height and width in pixels.
+        of: the length, in pixels.
+        what: its name, as a person knows it.
+        also: another length that sizes must be multiples of; what is suggested fits both.
+
+    Raises:
+        SizeMisfit: with the arithmetic and the nearest that fits.
+    """
+    for side, pixels in zip(("height", "width"), image_size, strict=True):
+        if pixels % of:
+            raise SizeMisfit(
+                f"the image {side} {pixels} px is not a multiple of {what} {of} px; "
+                f"nearest: {nearest_multiples(pixels, of=math.lcm(of, also))}",
+                of=of,
+            )
 
 
 def nearest_multiples(number: int, *, of: int) -> str:

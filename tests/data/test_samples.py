@@ -8,16 +8,17 @@ from PIL import Image
 
 from simmim.data import (
     CentreCrop,
+    ImageFile,
     Quarantine,
     RandomCrop,
     Sample,
     Samples,
     UnreadableImage,
     collate,
-    fit_channels,
     measure,
     open_source,
 )
+from simmim.data.channels import check_channels, fit_channels
 
 
 def samples_of(root: Path, *, labelled: bool = False, **options: Any) -> Samples:
@@ -79,16 +80,33 @@ def test_channels_are_fitted(dtype: torch.dtype) -> None:
     values = torch.randint(0, 256, (4, 5, 6), generator=torch.Generator().manual_seed(0)).to(dtype)
     grey = Image.fromarray(values[:3].permute(1, 2, 0).to(torch.uint8).numpy()).convert("L")
     for found in (3, 4):
-        luminance = fit_channels(values[:found], channels=1)
+        luminance = fit_channels(values[:found], channels=1, alpha=found in (2, 4))
         assert luminance.dtype == dtype
         assert np.abs(luminance[0].numpy().astype(float) - np.array(grey)).max() <= 1
-    assert torch.equal(fit_channels(values, channels=3), values[:3])
-    assert torch.equal(fit_channels(values, channels=4), values)
-    assert torch.equal(fit_channels(values[:1], channels=3), values[[0, 0, 0]])
-    assert torch.equal(fit_channels(values[:2], channels=3), values[[0, 0, 0]])
-    assert torch.equal(fit_channels(values[:2], channels=1), values[:1])
-    with pytest.raises(UnreadableImage, match="has 3 channels, this run has 4"):
-        fit_channels(values[:3], channels=4)
+    assert torch.equal(fit_channels(values, channels=3, alpha=True), values[:3])
+    assert torch.equal(fit_channels(values, channels=4, alpha=True), values)
+    assert torch.equal(fit_channels(values[:1], channels=3, alpha=False), values[[0, 0, 0]])
+    assert torch.equal(fit_channels(values[:2], channels=3, alpha=True), values[[0, 0, 0]])
+    assert torch.equal(fit_channels(values[:2], channels=1, alpha=True), values[:1])
+
+
+def _header(channels: int, *, alpha: bool = False) -> ImageFile:
+    return ImageFile(
+        height=2, width=2, channels=channels, read=lambda at_least: np.zeros((2, 2, channels)), alpha=alpha
+    )
+
+
+@pytest.mark.parametrize(
+    ("channels", "alpha", "wanted"), [(3, False, 4), (4, False, 3), (2, False, 1), (2, False, 3), (5, False, 1)]
+)
+def test_channels_that_are_no_transparency_are_never_dropped(channels: int, alpha: bool, wanted: int) -> None:
+    with pytest.raises(UnreadableImage, match=f"has {channels} channels, this run has {wanted}"):
+        check_channels(_header(channels, alpha=alpha), wanted=wanted)
+
+
+@pytest.mark.parametrize(("channels", "wanted"), [(4, 3), (4, 4), (4, 1), (2, 1), (2, 3)])
+def test_transparency_may_be_dropped_or_kept(channels: int, wanted: int) -> None:
+    check_channels(_header(channels, alpha=True), wanted=wanted)
 
 
 def test_a_batch_is_8_bit_only_if_all_of_it_is() -> None:

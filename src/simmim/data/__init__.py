@@ -8,7 +8,6 @@ A source lists images and opens them; samples show them under a view, the same w
 the loader follows an order that is a function of seed and epoch. Pixels stay uint8 up to the device.
 """
 
-from simmim.data.channels import fit_channels, without_alpha
 from simmim.data.decode import SUFFIXES, open_image
 from simmim.data.digits import Digits
 from simmim.data.files import Files, Paths
@@ -53,7 +52,6 @@ __all__ = [
     "choose_labels",
     "collate",
     "evaluation_batches",
-    "fit_channels",
     "hold_out",
     "measure",
     "open_image",
@@ -61,5 +59,4 @@ __all__ = [
     "order",
     "render",
     "splits_of",
-    "without_alpha",
 ]

@@ -61,7 +61,12 @@ def open_tiff(source: Path | bytes, *, max_pixels: int) -> ImageFile:
 def _is_ordinary(image: Image.Image) -> bool:
     tags = cast("dict[int, Any]", image.tag_v2)  # pyright: ignore
     bits, samples = tags.get(_BITS, (1,)), tags.get(_SAMPLES, 1)
-    return max(bits) <= 8 and samples == len(image.getbands()) and tags.get(_PLANAR, 1) == 1 and image.mode != "F"
+    return (
+        max(bits) <= 8
+        and samples == len(image.getbands())
+        and tags.get(_PLANAR, 1) == 1
+        and image.mode not in ("F", "RGBX")
+    )
 
 
 def _open_with_tifffile(stream: io.BytesIO, *, max_pixels: int) -> ImageFile:

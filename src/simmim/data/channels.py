@@ -3,38 +3,28 @@
 import torch
 from torch import Tensor
 
-from simmim.data.image import UnreadableImage
+from simmim.data.image import ImageFile, UnreadableImage
 
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R 601
 
-_WITHOUT_ALPHA = {2: 1, 4: 3}
+
+def check_channels(image: ImageFile, *, wanted: int) -> None:
+    """Raise `UnreadableImage` if an image cannot be shown with the wanted number of channels."""
+    if wanted not in (image.channels, image.colours) and not {image.colours, wanted} <= {1, 3}:
+        raise UnreadableImage(f"has {image.channels} channels, this run has {wanted}")
 
 
-def without_alpha(channels: int) -> int:
-    """How many channels carry the picture: grey with transparency counts as 1, colour with transparency as 3."""
-    return _WITHOUT_ALPHA.get(channels, channels)
-
-
-def check_channels(found: int, *, wanted: int) -> None:
-    """Raise `UnreadableImage` if an image of `found` channels cannot be shown with `wanted`."""
-    if found != wanted and not {without_alpha(found), wanted} <= {1, 3}:
-        raise UnreadableImage(f"has {found} channels, this run has {wanted}")
-
-
-def fit_channels(pixels: Tensor, *, channels: int) -> Tensor:
+def fit_channels(pixels: Tensor, *, channels: int, alpha: bool) -> Tensor:
     """Bring (channels, height, width) to the wanted number of channels.
 
-    Grey is repeated, colour becomes luminance, transparency is dropped.
-
-    Raises `UnreadableImage` for any other combination.
+    Grey is repeated, colour becomes luminance, transparency (the last channel, where `alpha`) is dropped.
     """
-    found = len(pixels)
-    check_channels(found, wanted=channels)
-    if found == channels:
-        return pixels
-    pixels = pixels[: without_alpha(found)]
     if len(pixels) == channels:
         return pixels
+    pixels = pixels[:-1] if alpha else pixels
+    if len(pixels) == channels:
+        return pixels
+    assert {len(pixels), channels} == {1, 3}, "the header was checked before"
     return pixels.expand(channels, -1, -1) if len(pixels) == 1 else _luminance(pixels)
 
 

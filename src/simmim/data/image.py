@@ -84,6 +84,13 @@ class ImageFile:
     channels: int
     read: Callable[[Size | None], NDArray[Any]]
     orientation: int = 1
+    alpha: bool = False
+    """Whether the last channel is transparency; the channels of an array or of a satellite are not."""
+
+    @property
+    def colours(self) -> int:
+        """How many channels carry the picture."""
+        return self.channels - self.alpha
 
     def pixels(self, at_least: Size | None = None) -> Tensor:
         """Decode to (channels, height, width): uint8 for 8-bit files, float32 otherwise.

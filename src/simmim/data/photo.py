@@ -69,7 +69,8 @@ def picture(image: Image.Image, *, reopen: Callable[[], Image.Image], orientatio
         return array.reshape(*array.shape[:2], -1)
 
     height, width = (image.width, image.height) if is_turned(orientation) else (image.height, image.width)
-    return ImageFile(height=height, width=width, channels=_CHANNELS[mode], read=read, orientation=orientation)
+    channels, alpha = _CHANNELS[mode], mode.endswith("A")
+    return ImageFile(height=height, width=width, channels=channels, read=read, orientation=orientation, alpha=alpha)
 
 
 def _orientation(image: Image.Image, data: bytes) -> int:
@@ -94,4 +95,5 @@ def _deep_png(data: bytes, image: Image.Image, orientation: int) -> ImageFile:
         return array.reshape(*array.shape[:2], -1)[:, :, :channels]
 
     height, width = (image.width, image.height) if is_turned(orientation) else (image.height, image.width)
-    return ImageFile(height=height, width=width, channels=channels, read=read, orientation=orientation)
+    alpha = channels in (2, 4)
+    return ImageFile(height=height, width=width, channels=channels, read=read, orientation=orientation, alpha=alpha)

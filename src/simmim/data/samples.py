@@ -97,10 +97,10 @@ class Samples(Dataset[Sample]):
 
     def _pixels(self, found: int, *, epoch: int, asked: int) -> Tensor:
         image = self.source.open(found, max_pixels=self.max_pixels)
-        check_channels(image.channels, wanted=self.channels)  # before the work of decoding
+        check_channels(image, wanted=self.channels)  # before the work of decoding
         generator = stream(self.seed, "crop", epoch, asked)
         box = self.view.box(image.height, image.width, size=self.size, generator=generator)
-        return fit_channels(render(image, box=box, size=self.size), channels=self.channels)
+        return fit_channels(render(image, box=box, size=self.size), channels=self.channels, alpha=image.alpha)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

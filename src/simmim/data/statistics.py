@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simmim.data.channels import fit_channels, without_alpha
-from simmim.data.image import MAX_PIXELS, UnreadableImage
+from simmim.data.channels import check_channels, fit_channels
+from simmim.data.image import MAX_PIXELS, ImageFile, UnreadableImage
 from simmim.data.source import Source
 from simmim.data.transforms import resize
 from simmim.seeds import stream
@@ -66,8 +66,10 @@ def measure(
     failures: dict[str, str] = {}
     for index in _evenly(len(source), samples, seed):
         try:
-            pixels = _small(source, index, max_pixels=max_pixels)
-            pixels = fit_channels(pixels, channels=channels or without_alpha(len(pixels)))
+            image = source.open(index, max_pixels=max_pixels)
+            wanted = channels or image.colours
+            check_channels(image, wanted=wanted)
+            pixels = fit_channels(_small(image), channels=wanted, alpha=image.alpha)
         except (UnreadableImage, OSError) as error:
             failures[source.name(index)] = str(error)
             continue
@@ -86,8 +88,7 @@ def _evenly(count: int, samples: int, seed: int) -> list[int]:
     return [int((position + start) * count / samples) for position in range(samples)]
 
 
-def _small(source: Source, index: int, *, max_pixels: int) -> Tensor:
-    image = source.open(index, max_pixels=max_pixels)
+def _small(image: ImageFile) -> Tensor:
     shrink = min(1.0, _LONGEST_SIDE / max(image.height, image.width))
     size = (max(1, round(image.height * shrink)), max(1, round(image.width * shrink)))
     pixels = image.pixels(size)

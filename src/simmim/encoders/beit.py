@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
+from timm.models.beit import Beit
 
 from simmim.encoders.vit import PlainTransformerConfig, PlainTransformerEncoder
 from simmim.shapes import Features, Tokens
@@ -42,6 +43,7 @@ class BeitConfig(PlainTransformerConfig, frozen=True):
 class BeitEncoder(PlainTransformerEncoder):
     """timm's Beit, stopped after the patch embedding."""
 
+    family = (Beit,)
     no_decay = no_decay_as_run = ("cls_token", "pos_embed")
 
     def encode(self, tokens: Tokens) -> Features:

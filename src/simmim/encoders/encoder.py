@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 
 import timm
 import torch
+from pydantic import Field
 from torch import nn
 
 from simmim.config import Part, nearest
 from simmim.shapes import Features, Images, Tokens
-from simmim.units import Size, nearest_multiples
+from simmim.units import Size
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ class Encoder(nn.Module, ABC):
     no_decay_as_run: ClassVar[tuple[str, ...]] = ()
     """The same as official pre-training really ran: its prefix "encoder." kept some of the words from matching."""
 
+    family: ClassVar[tuple[type[nn.Module], ...]] = (nn.Module,)
+    """The timm classes that this adapter knows how to split."""
+
     patch_size: int
     """Pixels a side of one token (the model patch)."""
     stride: int
@@ -62,6 +66,11 @@ class Encoder(nn.Module, ABC):
         self.image_size = image_size
         self.in_channels = in_channels
         self.backbone: Any = architecture.create()
+        if not isinstance(self.backbone, self.family):
+            raise ValueError(
+                f"{architecture.name} is a {type(self.backbone).__name__}, and this encoder takes a "
+                f"{' or '.join(each.__name__ for each in self.family)}; see encoder.kind, or take encoder.kind=timm"
+            )
 
     @abstractmethod
     def embed(self, images: Images) -> Tokens:
@@ -72,7 +81,7 @@ class Encoder(nn.Module, ABC):
         """The feature map of a grid of tokens."""
 
     def pyramid(self, images: Images) -> list[Features]:
-        """Feature maps from fine to coarse, for dense tasks; four of them where the backbone has blocks of one size."""
+        """Feature maps from fine to coarse, for dense tasks; up to four where the backbone has blocks of one size."""
         maps: list[torch.Tensor] = self.backbone.forward_intermediates(
             images, indices=self._pyramid_indices(), intermediates_only=True
         )
@@ -101,7 +110,7 @@ class EncoderConfig(Part, frozen=True):
 
     name: str
     """timm model whose shape is taken; the weights start at random."""
-    drop_path: float = 0.0
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
     """Stochastic depth: the chance that a residual branch is skipped, rising to this value at the last block."""
 
     def architecture(self, *, image_size: Size, in_channels: int) -> Architecture:
@@ -126,13 +135,3 @@ class EncoderConfig(Part, frozen=True):
             ValueError: where the image size does not fit, with the arithmetic and the nearest that fits.
         """
         raise TypeError(f"{type(self).__name__} does not say how it is built")
-
-
-def check_multiple(image_size: Size, of: int, what: str) -> None:
-    """Refuse an image size that is not a multiple of an encoder's patch or stride."""
-    for side, pixels in zip(("height", "width"), image_size, strict=True):
-        if pixels % of:
-            raise ValueError(
-                f"the image {side} {pixels} px is not a multiple of {what} {of} px; "
-                f"nearest: {nearest_multiples(pixels, of=of)}"
-            )

@@ -3,10 +3,12 @@
 from typing import Any, Literal
 
 from pydantic import Field
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer_v2 import SwinTransformerV2
 
-from simmim.encoders.encoder import Architecture, Encoder, EncoderConfig, check_multiple
+from simmim.encoders.encoder import Architecture, Encoder, EncoderConfig
 from simmim.shapes import Features, Images, Tokens
-from simmim.units import Pixels, Size
+from simmim.units import Pixels, Size, check_multiple
 
 
 class WindowedConfig(EncoderConfig, frozen=True):
@@ -61,6 +63,7 @@ class SwinV2Config(WindowedConfig, frozen=True):
 class SwinEncoder(Encoder):
     """timm's Swin or SwinV2, stopped after the patch embedding and its norm."""
 
+    family = (SwinTransformer, SwinTransformerV2)
     no_decay_as_run = ("mask_token", "absolute_pos_embed")
     no_decay = (*no_decay_as_run, "relative_position_bias_table", "cpb_mlp", "logit_scale")
 

@@ -6,9 +6,9 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from simmim.encoders.encoder import Architecture, Encoder, EncoderConfig, check_multiple
+from simmim.encoders.encoder import Architecture, Encoder, EncoderConfig
 from simmim.shapes import Features, Images, Tokens
-from simmim.units import Size
+from simmim.units import Size, check_multiple
 
 
 class TimmConfig(EncoderConfig, frozen=True):
@@ -40,6 +40,10 @@ class TimmEncoder(Encoder):
         super().__init__(architecture, image_size=image_size, in_channels=in_channels)
         if not isinstance(getattr(self.backbone, "patch_embed", None), nn.Module):
             raise ValueError(f"{architecture.name} has no patch embedding, so there are no tokens that could be hidden")
+        declared: Any = getattr(self.backbone.patch_embed, "patch_size", None)
+        if declared is not None:
+            side = cast("int | tuple[int, int]", declared)
+            check_multiple(image_size, side[0] if isinstance(side, tuple) else side, "the model patch")
         self._tokens: Any = None  # ours, while `encode` runs
         self._look_once()
         self.backbone.patch_embed.register_forward_hook(self._inject)
@@ -52,10 +56,11 @@ class TimmEncoder(Encoder):
         device = next(self.backbone.parameters()).device
         empty = torch.zeros(1, self.in_channels, *self.image_size, device=device)
         was_training = self.backbone.training
-        tokens = self.backbone.eval().patch_embed(empty)
-        features = self.backbone.forward_features(empty)
+        with torch.enable_grad():
+            tokens = self.backbone.eval().patch_embed(empty)
+            features = self.backbone.forward_features(empty)
+            self._freeze_what_is_not_used(features)
         self.backbone.train(was_training)
-        self._freeze_what_is_not_used(features)
         self._row = tokens.ndim == 3
         self.embed_dim = int(tokens.shape[-1])
         self.num_features = int(self.backbone.num_features)

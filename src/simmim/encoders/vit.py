@@ -4,10 +4,11 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
+from timm.models.vision_transformer import VisionTransformer
 
-from simmim.encoders.encoder import Architecture, Encoder, EncoderConfig, check_multiple
+from simmim.encoders.encoder import Architecture, Encoder, EncoderConfig
 from simmim.shapes import Features, Images, Tokens
-from simmim.units import Pixels, Size
+from simmim.units import Pixels, Size, check_multiple
 
 
 class PlainTransformerConfig(EncoderConfig, frozen=True):
@@ -77,6 +78,7 @@ class PlainTransformerEncoder(Encoder):
 class ViTEncoder(PlainTransformerEncoder):
     """timm's VisionTransformer, stopped after the patch embedding."""
 
+    family = (VisionTransformer,)
     no_decay = no_decay_as_run = ("cls_token", "pos_embed", "reg_token")
 
     def encode(self, tokens: Tokens) -> Features:

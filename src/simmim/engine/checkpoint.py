@@ -64,9 +64,12 @@ def save_checkpoint(
             f"{len(broken)} tensors are not finite after step {step} (the first: {broken[0]}), so nothing was saved; "
             "the newest checkpoint is from before. Try a smaller optimizer.lr or a longer schedule.warmup"
         )
-    write_checkpoint(folder / f"step_{step:08d}.safetensors", tensors, {**state, "step": step})
-    for old in checkpoint_paths(folder)[keep:]:
-        old.unlink()
+    path = folder / f"step_{step:08d}.safetensors"
+    write_checkpoint(path, tensors, {**state, "step": step})
+    every = checkpoint_paths(folder)
+    at = every.index(path)
+    for stale in (*every[:at], *every[at + keep :]):  # a later one was damaged, or the run would have gone on from it
+        stale.unlink()
 
 
 def newest_checkpoint(folder: Path) -> Checkpoint | None:

@@ -17,6 +17,7 @@ from simmim.engine.precision import PrecisionName
 from simmim.units import ImageCount
 
 T = TypeVar("T")
+SAID_BY_MAIN = "The main process met this error and says it."
 
 
 class MachineConfig(Settings, frozen=True):
@@ -85,6 +86,8 @@ class Processes:
                 answer[1] = error
         dist.broadcast_object_list(answer, src=0, group=self._control)
         if answer[1] is not None:
+            if not self.is_main:
+                answer[1].add_note(SAID_BY_MAIN)
             raise answer[1]
         return answer[0]
 

@@ -11,6 +11,7 @@ from simmim.config import Settings
 from simmim.files import room_on_disk
 from simmim.units import Duration
 
+_BEFORE_THE_RECIPE = {".lock", "log.txt", "checkpoints", "bad_files.txt"}  # all that a run leaves that never began
 _LOCK_PATIENCE_SECONDS = 20
 
 
@@ -74,8 +75,8 @@ class RunFolder:
             raise RunError(f"{self} is a file; --out takes a folder")
         if self.recipe.exists():
             raise RunError(f"{self} already holds a run; continue it with --resume, or choose another --out")
-        found = sorted(item.name for item in self.path.iterdir())
-        if found:
+        found = sorted(item.name for item in self.path.iterdir() if item.name not in _BEFORE_THE_RECIPE)
+        if found or any(self.checkpoints.glob("*")):
             raise RunError(f"{self} is not empty (it holds {', '.join(found[:3])}); choose another --out")
 
     def _take_lock(self) -> IO[str]:

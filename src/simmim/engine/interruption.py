@@ -5,6 +5,8 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
+from simmim.parent import has_lost_its_parent
+
 
 class Interrupted(Exception):  # noqa: N818 - it is no error: the run was asked to stop and did
     """A run that was asked to stop, and saved before it did."""
@@ -20,7 +22,7 @@ class Interruption:
     def __init__(self) -> None:
         self.number = 0
         self._before: dict[int, signal.Handlers | int | None] = {}
-        self._parent = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
+        self._is_one_of_many = "TORCHELASTIC_RUN_ID" in os.environ
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
@@ -41,5 +43,5 @@ class Interruption:
 
     def check_parent(self) -> None:
         """End at once where torchrun was killed: an orphan must not go on writing into the folder of its successor."""
-        if self._parent is not None and os.getppid() != self._parent:
+        if self._is_one_of_many and has_lost_its_parent():
             os.kill(os.getpid(), signal.SIGKILL)

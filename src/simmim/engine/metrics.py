@@ -1,6 +1,7 @@
 """Numbers of a run: added up on the device, written at every report, the same after a cut as without one."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,8 @@ class MetricsLog:
         write_text_atomically(self._path, "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Write a report."""
+        """Write a report; a number that is not finite is written as null, for JSON has no word for it."""
+        row = {name: _finite(value) for name, value in row.items()}
         with room_on_disk(self._path.parent, self._path.name):
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
@@ -71,7 +73,12 @@ class MetricsLog:
 
     def close(self) -> None:
         """Finish the event file."""
-        self._events.close()
+        with room_on_disk(self._path.parent, "the TensorBoard events"):
+            self._events.close()
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

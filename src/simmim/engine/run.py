@@ -62,6 +62,8 @@ class Run:
     """The scalars of an output that are averaged and reported, the loss among them."""
     evaluate: Callable[[int], dict[str, float]] = _no_numbers
     """Judges the run behind a step, or draws pictures; returns numbers for the report."""
+    numbers: Callable[[int], dict[str, float]] = _no_numbers
+    """What the task has to report of a step beside the means; the same in every process."""
     at_report: Callable[[], None] = lambda: None
     """What the task does at every report and before every checkpoint."""
     after_step: Callable[[int], None] = lambda step: None
@@ -147,13 +149,13 @@ class Run:
             "lr": self.schedule.lr(self.step - 1),
             **self.clock.report(),
             **means,
+            **self.numbers(self.step - 1),
             **numbers,
             "skipped_steps": self.skipped,
         }
         self.meter = Meter()
         self.at_report()
-        if log is not None:
-            log.write(row)
+        self.processes.from_main(lambda: log.write(row) if log else None)
         return row
 
     def save(self) -> None:

@@ -67,7 +67,7 @@ class Schedule:
         if self.config.decay == "constant":
             return self.peak_lr
         if self.config.decay == "multistep":
-            passed = [milestone.steps(self.steps_per_epoch) for milestone in self.config.milestones]
+            passed = sorted(milestone.steps(self.steps_per_epoch) for milestone in self.config.milestones)
             return self.peak_lr * self.config.factor ** bisect.bisect_right(passed, step)
         begin = self.warmup_steps if self.config.cosine_from == "warmup" else 0
         share = (step - begin) / max(self.total_steps - begin, 1)

@@ -5,9 +5,20 @@ from typing import Annotated, Protocol
 from torch import nn
 
 from simmim.config import OneOf
+from simmim.heads.inverse_swin import InverseSwinHead, InverseSwinHeadConfig
 from simmim.heads.linear import LinearHead, LinearHeadConfig
+from simmim.heads.mlp import MLPHead, MLPHeadConfig
 
-__all__ = ["AnyHead", "HeadConfig", "LinearHead", "LinearHeadConfig"]
+__all__ = [
+    "AnyHead",
+    "HeadConfig",
+    "InverseSwinHead",
+    "InverseSwinHeadConfig",
+    "LinearHead",
+    "LinearHeadConfig",
+    "MLPHead",
+    "MLPHeadConfig",
+]
 
 
 class HeadConfig(Protocol):
@@ -18,4 +29,4 @@ class HeadConfig(Protocol):
         ...
 
 
-AnyHead = Annotated[HeadConfig, OneOf((LinearHeadConfig,))]
+AnyHead = Annotated[HeadConfig, OneOf((LinearHeadConfig, MLPHeadConfig, InverseSwinHeadConfig))]

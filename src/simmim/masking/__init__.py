@@ -5,11 +5,14 @@ from typing import Annotated, Protocol
 import torch
 
 from simmim.config import OneOf
+from simmim.masking.avgdist import average_distance
+from simmim.masking.block import BlockMasking
 from simmim.masking.random import RandomMasking
+from simmim.masking.square import SquareMasking
 from simmim.shapes import Mask
 from simmim.units import Size
 
-__all__ = ["AnyMasking", "Masking", "RandomMasking"]
+__all__ = ["AnyMasking", "BlockMasking", "Masking", "RandomMasking", "SquareMasking", "average_distance"]
 
 
 class Masking(Protocol):
@@ -30,4 +33,4 @@ class Masking(Protocol):
         ...
 
 
-AnyMasking = Annotated[Masking, OneOf((RandomMasking,))]
+AnyMasking = Annotated[Masking, OneOf((RandomMasking, SquareMasking, BlockMasking))]

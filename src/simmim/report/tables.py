@@ -13,7 +13,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title:
         numeric = number > 0 and all(
             row[number].replace(".", "").replace("%", "").strip(" -±").isdigit() for row in rows
         )
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=number == 0)
+        table.add_column(
+            column, justify="right" if numeric else "left", overflow="fold", no_wrap=number == 0 or len(columns) > 6
+        )
     for row in rows:
         table.add_row(*row)
     Console(soft_wrap=False).print(table)

@@ -3,10 +3,26 @@
 from typing import Annotated, Protocol
 
 from simmim.config import OneOf
-from simmim.shapes import Images, Prediction, TargetMap
+from simmim.shapes import Images, Originals, Prediction, Shown, TargetMap
+from simmim.targets.bins import Bins, BinTarget
+from simmim.targets.clusters import Clusters, ClusterTarget
+from simmim.targets.normalised import LocalPixelTarget, NormalisedPixels, PatchPixelTarget
 from simmim.targets.pixels import Pixels, PixelTarget
 
-__all__ = ["AnyTarget", "PixelTarget", "Pixels", "Target", "TargetConfig"]
+__all__ = [
+    "AnyTarget",
+    "BinTarget",
+    "Bins",
+    "ClusterTarget",
+    "Clusters",
+    "LocalPixelTarget",
+    "NormalisedPixels",
+    "PatchPixelTarget",
+    "PixelTarget",
+    "Pixels",
+    "Target",
+    "TargetConfig",
+]
 
 
 class Target(Protocol):
@@ -30,13 +46,22 @@ class Target(Protocol):
         """The error of every number (or group of numbers) of every cell, not yet averaged."""
         ...
 
+    def to_images(self, prediction: Prediction, images: Originals) -> Shown:
+        """The prediction as normalised images at the target's stride, for looking at.
+
+        Args:
+            prediction: what the head says.
+            images: the originals, for what a target leaves out (its own normalisation, say).
+        """
+        ...
+
 
 class TargetConfig(Protocol):
     """The contract of a target's settings."""
 
-    def build(self, *, image_channels: int) -> Target:
-        """Make the target for images of so many channels."""
+    def build(self, *, mean: tuple[float, ...], std: tuple[float, ...]) -> Target:
+        """Make the target for images whose channels were normalised by these numbers, one a channel."""
         ...
 
 
-AnyTarget = Annotated[TargetConfig, OneOf((PixelTarget,))]
+AnyTarget = Annotated[TargetConfig, OneOf((PixelTarget, LocalPixelTarget, PatchPixelTarget, BinTarget, ClusterTarget))]

@@ -8,12 +8,8 @@ from pydantic import Field
 
 from simmim import units
 from simmim.config import Part
-from simmim.shapes import Images, Prediction, TargetMap
-
-Distance = Literal["l1", "l2", "smooth_l1"]
-
-DISTANCES = {"l1": F.l1_loss, "l2": F.mse_loss, "smooth_l1": F.smooth_l1_loss}
-"""Distances between numbers. Smooth L1 turns from square to straight at 1; the paper does not say where."""
+from simmim.shapes import Images, Originals, Prediction, Shown, TargetMap
+from simmim.targets.distance import DISTANCES, Distance
 
 
 class PixelTarget(Part, frozen=True):
@@ -25,9 +21,9 @@ class PixelTarget(Part, frozen=True):
     distance: Distance = "l1"
     """How a prediction is compared: l1, l2 (squared error) or smooth_l1."""
 
-    def build(self, *, image_channels: int) -> "Pixels":
-        """Make the target for images of so many channels."""
-        return Pixels(image_channels, stride=self.stride, kind_of_distance=self.distance)
+    def build(self, *, mean: tuple[float, ...], std: tuple[float, ...]) -> "Pixels":
+        """Make the target for images of these statistics."""
+        return Pixels(len(mean), stride=self.stride, kind_of_distance=self.distance)
 
 
 @dataclass(frozen=True)
@@ -45,3 +41,7 @@ class Pixels:
     def distance(self, prediction: Prediction, target: TargetMap) -> Prediction:
         """The error of every channel of every cell, in float32 whatever the precision of the network."""
         return DISTANCES[self.kind_of_distance](prediction.float(), target.float(), reduction="none")
+
+    def to_images(self, prediction: Prediction, images: Originals) -> Shown:
+        """The prediction as it is."""
+        return prediction

@@ -1,6 +1,7 @@
 """The recipes and settings there are: list them, resolve them, explain them. Trains nothing."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, cast, get_args, get_origin
 
@@ -80,8 +81,8 @@ def resolve(
     Raises:
         RecipeError: with every problem, one a line.
     """
-    tree = read_recipe(recipe)
-    found = tree.setdefault("task", task or "pretrain")
+    tree = read_recipe(recipe, lambda tree: TASKS.get(str(tree.get("task", task or "pretrain"))))
+    found = str(tree.setdefault("task", task or "pretrain"))
     if found not in TASKS:
         raise RecipeError(
             f"recipe {recipe} is for the task {found!r}; allowed: {', '.join(TASKS)}{nearest(found, list(TASKS))}"
@@ -101,7 +102,7 @@ def _nested(settings: Mapping[str, Any]) -> Tree:
         block = tree
         for name in outer:
             block = block.setdefault(name, {})
-        block[last] = value
+        block[last] = deepcopy(value)
     return tree
 
 

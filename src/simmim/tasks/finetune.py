@@ -48,10 +48,18 @@ RESULT_FILE = "result.json"
 _REPLACED = ("head.", "fc_norm.", "norm.")  # the classifier, and the norm that moves behind the pooling
 
 
+class FinetuneOptimizerConfig(OptimizerConfig, frozen=True):
+    """AdamW as official fine-tuning runs it."""
+
+    lr: float = Field(default=1.25e-3, gt=0)
+    """Peak learning rate for a batch of lr_for_batch images; scaled with the real batch, never rewritten."""
+
+
 class FinetuneConfig(Settings, frozen=True):
     """A fine-tuning run. Everything above `machine` decides the result."""
 
     task: Literal["finetune"] = "finetune"
+    """What the run does."""
     encoder: str | None = None
     """A run of pre-training, or its encoder.safetensors."""
     weights: Literal["pretrained", "random"] = "pretrained"
@@ -64,7 +72,7 @@ class FinetuneConfig(Settings, frozen=True):
     """Share of the certainty that is taken from the true class and spread over all."""
     data: LabelledDataConfig = LabelledDataConfig()
     """Where the labelled images come from and how they are shown."""
-    optimizer: OptimizerConfig = OptimizerConfig(lr=1.25e-3)
+    optimizer: FinetuneOptimizerConfig = FinetuneOptimizerConfig()
     """How the weights move."""
     schedule: ScheduleConfig = ScheduleConfig()
     """How long it takes, and how the learning rate moves."""

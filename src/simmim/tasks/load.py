@@ -38,7 +38,7 @@ def load_with_settings(run: str | Path) -> LoadedModel:
     """The model of a pre-training with its recipe and the statistics of its images."""
     checkpoint = _checkpoint(Path(run))
     config, statistics = about_of(checkpoint.state)
-    model = build_model(config, channels=statistics.channels)
+    model = build_model(config, statistics)
     model.load_state_dict(checkpoint.below("model"))
     return LoadedModel(model.eval(), config, statistics, checkpoint.state["step"])
 

@@ -2,7 +2,8 @@
 
 import functools
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from simmim.engine.folder import OutputConfig, RunFolder
 from simmim.engine.optimizer import Group, OptimizerConfig, group_parameters
 from simmim.engine.schedule import ScheduleConfig
 from simmim.heads import AnyHead, LinearHeadConfig
-from simmim.masking import AnyMasking, RandomMasking
+from simmim.masking import AnyMasking, RandomMasking, average_distance
 from simmim.model import Scored, SimMIM
 from simmim.seeds import seed_of
 from simmim.shapes import Mask
@@ -34,15 +35,18 @@ from simmim.tasks.training import (
     describe,
     train_in_folder,
 )
-from simmim.units import ImageCount
+from simmim.units import ImageCount, SizeMisfit, check_multiple
 from simmim.version import __version__
 from simmim.weights import ENCODER_FILE, EncoderFile, save_encoder
+
+_MASKS_MEASURED = 8  # at every report; exact distances take a millisecond each
 
 
 class PretrainConfig(Settings, frozen=True):
     """A pre-training run. Everything above `machine` decides the result."""
 
     task: Literal["pretrain"] = "pretrain"
+    """What the run does."""
     masking: AnyMasking = RandomMasking()
     """What is hidden."""
     encoder: AnyEncoder = ViTConfig()
@@ -86,10 +90,22 @@ def pretrain(config: PretrainConfig, *, out: str | Path, resume: bool = False) -
     return train_in_folder(config, build, out=out, resume=resume, machine=config.machine)
 
 
-def build_model(config: PretrainConfig, *, channels: int) -> SimMIM:
-    """The model of a recipe, for images of so many channels, with random weights."""
-    encoder = config.encoder.build(image_size=config.data.image_size, in_channels=channels)
-    target = config.target.build(image_channels=channels)
+def build_model(config: PretrainConfig, statistics: Statistics) -> SimMIM:
+    """The model of a recipe, for images of these statistics, with random weights.
+
+    Raises:
+        ValueError: where its sizes do not fit; a size that is suggested fits encoder, target and masks together.
+    """
+    target = config.target.build(mean=statistics.mean, std=statistics.std)
+    image_size = config.data.image_size
+    mask_patch = int(getattr(config.masking, "mask_patch", 1))
+    try:
+        encoder = config.encoder.build(image_size=image_size, in_channels=statistics.channels)
+    except SizeMisfit as misfit:
+        check_multiple(image_size, misfit.of, "the encoder's patch or stride", also=math.lcm(mask_patch, target.stride))
+        raise
+    for length, what in ((mask_patch, "mask patch"), (target.stride, "the target's stride")):
+        check_multiple(image_size, length, what, also=math.lcm(encoder.stride, mask_patch, target.stride))
     return SimMIM(encoder=encoder, head=config.head, target=target, scored=config.scored)
 
 
@@ -99,7 +115,7 @@ def build(config: PretrainConfig, session: Session) -> BuiltRun:
     source = processes.from_main(lambda: open_images(config.data))
     statistics = _statistics(config, source, session)
     torch.manual_seed(seed_of(config.seed, "weights"))
-    model = build_model(config, channels=statistics.channels).to(processes.device)
+    model = build_model(config, statistics).to(processes.device)
     masks = draw_masks(config, model, batch=min(config.output.pictures, len(source)), step=-1)
     schedule = build_schedule(config, images=len(source))
     run = assemble(
@@ -134,7 +150,17 @@ def build(config: PretrainConfig, session: Session) -> BuiltRun:
             _save_encoder(folder.path / ENCODER_FILE, config, model, statistics)
 
     derived = {**describe(run, source), **_numbers(statistics), "hidden_share": float(masks.float().mean())}
-    return BuiltRun(replace(run, evaluate=evaluate), derived, finish)
+    return BuiltRun(replace(run, evaluate=evaluate, numbers=_distance_of_masks(config, model)), derived, finish)
+
+
+def _distance_of_masks(config: PretrainConfig, model: SimMIM) -> Callable[[int], dict[str, float]]:
+    """AvgDist of a few of a step's masks."""
+
+    def numbers(step: int) -> dict[str, float]:
+        masks = draw_masks(config, model, batch=config.batch, step=step)[:_MASKS_MEASURED]
+        return {"avgdist": average_distance(masks, patch_size=model.encoder.patch_size)}
+
+    return numbers
 
 
 def _numbers(statistics: Statistics) -> dict[str, Any]:

@@ -67,9 +67,13 @@ def _reconstruct_one(
 ) -> Reconstructed | None:
     config, model, statistics = loaded.config, loaded.model, loaded.statistics
     samples = Samples(source, view=CentreCrop(), size=config.data.image_size, channels=statistics.channels, seed=seed)
-    sample = samples[(0, index)]
-    if sample.problems:
-        _log.warning("%s is left out: %s", source.name(index), next(iter(sample.problems.values())))
+    try:
+        sample = samples[(0, index)]
+        problem = next(iter(sample.problems.values()), None)
+    except ValueError as error:  # nothing in the source can be read
+        sample, problem = None, str(error)
+    if sample is None or problem is not None:
+        _log.warning("%s is left out: %s", source.name(index), problem)
         return None
     raw = collate([sample]).images
     mask = draw_masks(config, model, batch=1, step=seed_of(seed, "reconstruct", number))

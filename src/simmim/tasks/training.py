@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
@@ -124,9 +125,22 @@ def train_in_folder(
     return folder
 
 
+class _LogFile(logging.FileHandler):
+    """log.txt; where it can no longer be written it falls silent, for the run itself says that the disk is full."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """In place of a traceback on the screen."""
+        self.setLevel(logging.CRITICAL + 1)
+
+    def close(self) -> None:
+        """Close the file, even where its last lines cannot be written."""
+        with suppress(OSError):
+            super().close()
+
+
 def _log_to(path: Path) -> list[logging.Handler]:
     """Everything goes to log.txt, warnings to the person as well."""
-    file, screen = logging.FileHandler(path, encoding="utf-8"), logging.StreamHandler()
+    file, screen = _LogFile(path, encoding="utf-8"), logging.StreamHandler()
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     screen.setFormatter(logging.Formatter("simmim: %(message)s"))
     screen.setLevel(logging.WARNING)
@@ -251,9 +265,7 @@ def assemble(
 
     def note_bad_files() -> None:
         found = processes.gather(feed.take_problems())
-        if quarantine is not None:
-            for problems in found:
-                quarantine.add(problems)
+        processes.from_main(lambda: [quarantine.add(problems) for problems in found] if quarantine else None)
 
     return Run(
         folder=session.folder,
