@@ -10,7 +10,12 @@ PAGE = Path(__file__).parent / "settings.md"
 
 def settings_page() -> str:
     """Every setting of every task, and the recipes."""
-    lines = ["# Settings", "", "Made by `make docs` from the code. `simmim explain PATH` says the same on a terminal.", ""]
+    lines = [
+        "# Settings",
+        "",
+        "Made by `make docs` from the code. `simmim explain PATH` says the same on a terminal.",
+        "",
+    ]
     for task in TASKS:
         lines += [f"## {task}", ""]
         for _, block in groupby(explain(task=task), key=lambda one: one.path.split(".")[0]):

@@ -22,6 +22,7 @@ app = App(
 )
 
 Data = Annotated[str | None, Parameter(help="A folder of any depth, a list file, or the built-in set digits.")]
+Unlabelled = Annotated[str, Parameter(help="A folder of any depth, a list file, or the built-in set digits.")]
 Labelled = Annotated[
     str, Parameter(help="Labelled images: one sub-folder a class, a list file with labels, or digits.")
 ]
@@ -146,6 +147,26 @@ def avgdist(
         _print_json({"image_size": size, "band": plan.band._asdict(), "settings": settings, "advice": advice})
     else:
         planner.tell_plan(plan)
+
+
+@app.command
+def clusters(
+    *,
+    data: Unlabelled,
+    out: Annotated[str, Parameter(help="Where the palette is written, a .npy file.")],
+    colours: Annotated[int, Parameter(help="Number of colours.")] = 512,
+    seed: int = 0,
+    as_json: Json = False,
+) -> None:
+    """Fit a palette of colours to images of your own, for target.kind=clusters."""
+    from simmim.tasks.palette import fit_palette
+
+    palette = fit_palette(data, out=Path(out), colours=colours, seed=seed)
+    if as_json:
+        _print_json(palette._asdict())
+    else:
+        print(f"{palette.file}: {palette.colours} colours, a pixel is {palette.distance:.3f} from its own (0 to 1)")
+        print(f"next: simmim pretrain RECIPE ... target.kind=clusters target.centres={palette.file}")
 
 
 @app.command

@@ -9,7 +9,7 @@ from simmim.data.image import MAX_PIXELS
 from simmim.data.samples import Samples
 from simmim.data.source import Source
 from simmim.data.transforms import CentreCrop, RandomCrop, View
-from simmim.units import ImageSize, LabelShare
+from simmim.units import ImageCount, ImageSize, LabelShare
 
 AnyView = Annotated[View, OneOf((RandomCrop, CentreCrop))]
 """The views a recipe may choose from."""
@@ -32,6 +32,8 @@ class DataConfig(Settings, frozen=True):
     """Spread of each channel, in the same scale; measured on the data if not given."""
     view: AnyView = RandomCrop()
     """Which part of an image a sample shows."""
+    held_out: ImageCount = Field(default=0, ge=0)
+    """Images that are not trained on; pictures and losses of the fixed images are theirs."""
     bad_share: float = Field(default=0.05, ge=0, le=1)
     """Share of the files that may be unreadable before the run stops."""
     max_pixels: int = Field(default=MAX_PIXELS, ge=1)

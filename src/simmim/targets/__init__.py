@@ -55,6 +55,13 @@ class Target(Protocol):
         """
         ...
 
+    def from_images(self, shown: Images, images: Images) -> Prediction | None:
+        """What a head would have to say to show these images in the place of the originals.
+
+        None where a target asks for probabilities: a guess without any has no cross-entropy.
+        """
+        ...
+
 
 class TargetConfig(Protocol):
     """The contract of a target's settings."""

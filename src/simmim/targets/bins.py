@@ -71,6 +71,10 @@ class Bins:
         values = self.settings.low + (likeliest + 0.5) * width
         return (values - _column(self.mean, values)) / _column(self.std, values)
 
+    def from_images(self, shown: Images, images: Images) -> Prediction | None:
+        """None: a guess without probabilities has no cross-entropy."""
+        return None
+
 
 def _column(numbers: tuple[float, ...], like: Tensor) -> Tensor:
     return torch.tensor(numbers, device=like.device).view(1, -1, 1, 1)

@@ -30,7 +30,7 @@ class ClusterTarget(Part, frozen=True):
 
     def build(self, *, mean: tuple[float, ...], std: tuple[float, ...]) -> "Clusters":
         """Make the target for images of these statistics."""
-        return Clusters(normalised(read_centres(Path(self.centres), channels=len(mean)), mean, std), self.stride)
+        return Clusters(read_centres(Path(self.centres), channels=len(mean)), mean, std, self.stride)
 
 
 def read_centres(path: Path, *, channels: int) -> Tensor:
@@ -49,17 +49,14 @@ def read_centres(path: Path, *, channels: int) -> Tensor:
     return centres / 255 if centres.max() > 1 else centres
 
 
-def normalised(centres: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Colours in the scale of the images."""
-    return (centres - torch.tensor(mean)) / torch.tensor(std)
-
-
 @dataclass(frozen=True)
 class Clusters:
-    """The number of the nearest colour (batch, 1, cells_h, cells_w), distances taken in the palette's own scale."""
+    """The number of the nearest colour (batch, 1, cells_h, cells_w); how near is measured between colours as they are."""
 
     centres: Tensor
-    """Normalised colours (K, channels)."""
+    """Colours (K, channels), 0 to 1."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     stride: int
 
     @property
@@ -70,8 +67,8 @@ class Clusters:
     def __call__(self, images: Images) -> TargetMap:
         """The nearest colour of every cell, by squared Euclidean distance."""
         cells = images if self.stride == 1 else F.avg_pool2d(images, self.stride)
-        colours = cells.permute(0, 2, 3, 1).reshape(-1, cells.shape[1])
-        centres = self.centres.to(colours.device)
+        mean, std, centres = (self._like(numbers, cells) for numbers in (self.mean, self.std, self.centres))
+        colours = cells.permute(0, 2, 3, 1).reshape(-1, cells.shape[1]) * std + mean
         parts = (colours[begin : begin + _CELLS_AT_ONCE] for begin in range(0, len(colours), _CELLS_AT_ONCE))
         nearest = [torch.cdist(part, centres).argmin(dim=1) for part in parts]
         return torch.cat(nearest).view(cells.shape[0], 1, *cells.shape[2:])
@@ -82,4 +79,13 @@ class Clusters:
 
     def to_images(self, prediction: Prediction, images: Originals) -> Shown:
         """The likeliest colour of each cell."""
-        return self.centres.to(prediction.device)[prediction.argmax(dim=1)].permute(0, 3, 1, 2)
+        mean, std, centres = (self._like(numbers, prediction) for numbers in (self.mean, self.std, self.centres))
+        return ((centres - mean) / std)[prediction.argmax(dim=1)].permute(0, 3, 1, 2)
+
+    def from_images(self, shown: Images, images: Images) -> Prediction | None:
+        """None: a guess without probabilities has no cross-entropy."""
+        return None
+
+    @staticmethod
+    def _like(numbers: Tensor | tuple[float, ...], other: Tensor) -> Tensor:
+        return torch.as_tensor(numbers, device=other.device)

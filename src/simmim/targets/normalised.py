@@ -86,6 +86,11 @@ class NormalisedPixels:
         mean, std = self.moments(images)
         return prediction * std + mean
 
+    def from_images(self, shown: Images, images: Images) -> Prediction | None:
+        """The images normalised as the originals are."""
+        mean, std = self.moments(images)
+        return (shown - mean) / std
+
 
 def window_moments(images: Images, window: int) -> LocalMoments:
     """Moments of the window around each pixel, cut at the border; the variance with the n/(n-1) correction."""

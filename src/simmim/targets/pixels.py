@@ -45,3 +45,7 @@ class Pixels:
     def to_images(self, prediction: Prediction, images: Originals) -> Shown:
         """The prediction as it is."""
         return prediction
+
+    def from_images(self, shown: Images, images: Images) -> Prediction | None:
+        """The images as the target would have them."""
+        return self(shown)

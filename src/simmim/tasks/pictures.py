@@ -1,5 +1,6 @@
 """The picture of a run: fixed images under fixed masks, as they are, as the encoder sees them, as the head answers."""
 
+import functools
 from pathlib import Path
 
 import torch
@@ -9,27 +10,50 @@ from simmim.data import Samples, Statistics, collate
 from simmim.files import write_atomically
 from simmim.model import SimMIM
 from simmim.report import Row, draw_rows, to_rgb
-from simmim.shapes import Images, Mask
+from simmim.shapes import Mask, PixelMask, RawImages
+from simmim.tasks.fillings import FILLINGS, fill
 
 TITLES = ("original", "masked", "predicted")
 _HIDDEN_GREY = 0.5
 
 
-class PictureTaker:
-    """Draws the same images under the same masks, whenever it is asked to."""
+class Gallery:
+    """The same images under the same masks, whenever it is asked: what the model makes of them, and how good that is."""
 
     def __init__(self, model: SimMIM, *, samples: Samples, statistics: Statistics, masks: Mask) -> None:
-        self._model = model
-        self._samples = samples
-        self._statistics = statistics
+        self._model, self._samples, self._statistics = model, samples, statistics
         self.masks = masks
 
-    def take(self, path: Path, *, note: str) -> None:
-        """Draw a picture; the model's mode is left as it was."""
+    @functools.cached_property
+    def _raw(self) -> Tensor:
         count = len(self.masks)
-        indices = [number * len(self._samples) // count for number in range(count)]
-        raw = collate([self._samples[(0, index)] for index in indices]).images
-        rows = draw_reconstructions(self._model, raw, self.masks, self._statistics)
+        return collate([self._samples[(0, number * len(self._samples) // count)] for number in range(count)]).images
+
+    @functools.cached_property
+    def fillings(self) -> dict[str, float]:
+        """The loss of three fillings that have learned nothing; empty where the target asks for probabilities."""
+        images, holes = self._statistics.normalise(self._raw), holes_of(self.masks, self._raw)
+        losses: dict[str, float] = {}
+        for name, filling in FILLINGS.items():
+            guess = self._model.target.from_images(fill(images, holes, filling), images)
+            if guess is not None:
+                losses[name] = float(self._model.compare(guess, self._model.target(images), self.masks))
+        return losses
+
+    def judge(self) -> dict[str, float]:
+        """The model's loss on these images, beside that of the fillings on the same masks."""
+        device = next(self._model.parameters()).device
+        images, masks = self._statistics.normalise(self._raw.to(device)), self.masks.to(device)
+        was_training = self._model.training
+        self._model.eval()
+        with torch.no_grad():
+            loss = float(self._model(images, masks).loss)
+        self._model.train(was_training)
+        return {"fixed_loss": loss, **{f"fixed_loss_{name}": value for name, value in self.fillings.items()}}
+
+    def take_picture(self, path: Path, *, note: str) -> None:
+        """Draw original, masked and predicted."""
+        rows = draw_reconstructions(self._model, self._raw, self.masks, self._statistics)
         write_atomically(path, lambda part: draw_rows(rows, titles=TITLES, note=note).save(part, format="PNG"))
 
 
@@ -52,14 +76,15 @@ def draw_reconstructions(model: SimMIM, raw: Tensor, masks: Mask, statistics: St
     model.train(was_training)
     low, high = _shown_range(raw, statistics.denormalise(images))
     shown = [to_rgb(statistics.denormalise(each), low=low, high=high).cpu() for each in (images, predicted)]
-    holes = _holes(masks, images).cpu()
-    masked = torch.where(holes, torch.tensor(_HIDDEN_GREY), shown[0])
+    holes = holes_of(masks, images).cpu()
+    masked = torch.where(holes[:, None], torch.tensor(_HIDDEN_GREY), shown[0])
     return [Row(panels) for panels in zip(shown[0], masked, shown[1], strict=True)]
 
 
-def _holes(masks: Mask, images: Images) -> Tensor:
+def holes_of(masks: Mask, images: RawImages) -> PixelMask:
+    """The masks of tokens as masks of pixels."""
     scale = images.shape[2] // masks.shape[1]
-    return masks.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2)[:, None]
+    return masks.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2)
 
 
 def _shown_range(raw: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from simmim.config import Settings, to_tree, write_yaml
-from simmim.data import Batch, DataConfig, Source, Statistics, measure, open_source
+from simmim.data import Batch, DataConfig, Source, Statistics, hold_out, measure, open_source
 from simmim.encoders import AnyEncoder, ViTConfig
 from simmim.engine.distributed import MachineConfig
 from simmim.engine.folder import OutputConfig, RunFolder
@@ -26,7 +26,7 @@ from simmim.seeds import seed_of
 from simmim.shapes import Mask
 from simmim.targets import AnyTarget, PixelTarget
 from simmim.tasks.feed import Accompany, Feed
-from simmim.tasks.pictures import PictureTaker
+from simmim.tasks.pictures import Gallery
 from simmim.tasks.training import (
     BuiltRun,
     Session,
@@ -112,11 +112,11 @@ def build_model(config: PretrainConfig, statistics: Statistics) -> SimMIM:
 def build(config: PretrainConfig, session: Session) -> BuiltRun:
     """Make everything a run needs: data, model, optimizer, schedule."""
     processes, folder = session.processes, session.folder
-    source = processes.from_main(lambda: open_images(config.data))
+    source, held_out = processes.from_main(lambda: _open(config.data))
     statistics = _statistics(config, source, session)
     torch.manual_seed(seed_of(config.seed, "weights"))
     model = build_model(config, statistics).to(processes.device)
-    masks = draw_masks(config, model, batch=min(config.output.pictures, len(source)), step=-1)
+    masks = draw_masks(config, model, batch=min(config.output.pictures, len(held_out or source)), step=-1)
     schedule = build_schedule(config, images=len(source))
     run = assemble(
         config,
@@ -137,13 +137,17 @@ def build(config: PretrainConfig, session: Session) -> BuiltRun:
         about={"recipe": to_tree(config), **_numbers(statistics)},
         bad_share=config.data.bad_share,
     )
-    fixed = config.data.view_samples(source, statistics.channels, seed=config.seed, centred=True)
-    pictures = PictureTaker(model, samples=fixed, statistics=statistics, masks=masks)
+    fixed = config.data.view_samples(held_out or source, statistics.channels, seed=config.seed, centred=True)
+    gallery = Gallery(model, samples=fixed, statistics=statistics, masks=masks)
+
+    def judge_and_draw(step: int) -> dict[str, float]:
+        numbers = gallery.judge()
+        note = ", ".join(f"{name.removeprefix('fixed_loss_')} {value:.3f}" for name, value in numbers.items())
+        gallery.take_picture(folder.pictures / f"step_{step:08d}.png", note=f"step {step}: {note}")
+        return numbers
 
     def evaluate(step: int) -> dict[str, float]:
-        if processes.is_main:
-            pictures.take(folder.pictures / f"step_{step:08d}.png", note=f"step {step}")
-        return {}
+        return processes.from_main(lambda: judge_and_draw(step))
 
     def finish() -> None:
         if processes.is_main:
@@ -181,6 +185,12 @@ def open_images(data: DataConfig) -> Source:
     if data.source is None:
         raise ValueError("no images were named; give --data FOLDER, a list file, or the built-in set digits")
     return open_source(data.source, split=data.split)
+
+
+def _open(data: DataConfig) -> tuple[Source, Source | None]:
+    """The images to train on, and those that are held out for judging, if any; the same ones for every seed."""
+    source = open_images(data)
+    return hold_out(source, data.held_out / len(source), seed=0) if data.held_out else (source, None)
 
 
 def _statistics(config: PretrainConfig, source: Source, session: Session) -> Statistics:
