@@ -191,7 +191,7 @@ def test_a_target_stride_that_does_not_divide_the_image_says_so(pictures: Path, 
     said = _refusal(pictures, tmp_path / "run", target__stride=24, data__image_size=64)
     assert "64" in said
     assert "stride 24 px" in said
-    assert "48 or 72" in said
+    assert "48 or 96" in said
 
 
 @pytest.mark.parametrize("stride", [2, 4, 16, 32])

@@ -81,8 +81,7 @@ def test_too_many_bad_files_stop_all_processes_with_one_clear_sentence(tmp_path:
         processes=2,
     )
     assert process.wait(90) != 0
-    said = "\n".join(line for line in process.stderr.splitlines() if "torch/distributed" not in line)
-    assert "data.bad_share" in said
-    assert "of 32 files" in said
-    assert 'File "' not in said.split("data.bad_share")[1].split("torch.distributed.elastic")[0], "a traceback follows"
+    assert process.stderr.count("more than data.bad_share allows") == 1
+    assert "of 32 files" in process.stderr
+    assert "simmim/tasks/" not in process.stderr, "a traceback of ours; torchrun adds one of its own"
     assert lines_in(tmp_path / "run") < 10

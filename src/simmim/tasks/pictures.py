@@ -34,10 +34,11 @@ class Gallery:
         """The loss of three fillings that have learned nothing; empty where the target asks for probabilities."""
         images, holes = self._statistics.normalise(self._raw), holes_of(self.masks, self._raw)
         losses: dict[str, float] = {}
-        for name, filling in FILLINGS.items():
-            guess = self._model.target.from_images(fill(images, holes, filling), images)
-            if guess is not None:
-                losses[name] = float(self._model.compare(guess, self._model.target(images), self.masks))
+        with torch.no_grad():
+            for name, filling in FILLINGS.items():
+                guess = self._model.target.from_images(fill(images, holes, filling), images)
+                if guess is not None:
+                    losses[name] = float(self._model.compare(guess, self._model.target(images), self.masks))
         return losses
 
     def judge(self) -> dict[str, float]:

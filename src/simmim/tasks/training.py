@@ -265,7 +265,9 @@ def assemble(
 
     def note_bad_files() -> None:
         found = processes.gather(feed.take_problems())
-        processes.from_main(lambda: [quarantine.add(problems) for problems in found] if quarantine else None)
+        processes.from_main(
+            lambda: [quarantine.add(problems) for problems in found] if quarantine is not None else None
+        )
 
     return Run(
         folder=session.folder,
