@@ -83,12 +83,13 @@ def probe(
         str | None, Parameter(help='Training labels used: "10 per class", "1 %"; all if left out.')
     ] = None,
     seed: int = 0,
+    workers: Annotated[int, Parameter(help="Processes that read images.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Judge an encoder by its frozen features: nearest neighbours and a linear classifier."""
     from simmim.tasks.words import probe as ask
 
-    result = ask(run, data=data, labels=labels, seed=seed)._asdict()
+    result = ask(run, data=data, labels=labels, seed=seed, workers=workers)._asdict()
     if as_json:
         _print_json(result)
         return
@@ -122,7 +123,7 @@ def reconstruct(run: str, *images: str, out: str, seed: int = 0, as_json: Json =
 def avgdist(
     *,
     image_size: Annotated[str, Parameter(help="Side of the image in pixels, or height x width: 192, 96x160.")] = "192",
-    strategy: Annotated[str, Parameter(help="random, square or block; asks for one setting.")] = "random",
+    strategy: Annotated[str | None, Parameter(help="random, square or block; asks for one setting.")] = None,
     mask_patch: Annotated[int | None, Parameter(help="Pixels a side of a hidden cell; asks for one setting.")] = None,
     ratio: Annotated[float | None, Parameter(help="Share that is hidden; asks for one setting.")] = None,
     picture: Annotated[str | None, Parameter(help="Where to draw the figure, a PNG file.")] = None,
@@ -132,8 +133,13 @@ def avgdist(
     from simmim.tasks import avgdist as planner
 
     size = planner.read_image_size(image_size)
-    if mask_patch is not None or ratio is not None:
-        setting = planner.measure_setting(size, strategy=strategy, mask_patch=mask_patch or 32, ratio=ratio or 0.6)
+    if (strategy, mask_patch, ratio) != (None, None, None):
+        setting = planner.measure_setting(
+            size,
+            strategy=strategy or "random",
+            mask_patch=32 if mask_patch is None else mask_patch,
+            ratio=0.6 if ratio is None else ratio,
+        )
         if as_json:
             _print_json({"image_size": size, **setting._asdict(), "band": planner.good_band(size)._asdict()})
         else:
@@ -232,7 +238,7 @@ def _given(**values: Any) -> Mapping[str, Any]:
 
 
 def _print_json(value: object) -> None:
-    print(json.dumps(value, indent=2))
+    _say(json.dumps(value, indent=2))
 
 
 def _say(text: str) -> None:
@@ -243,6 +249,9 @@ def _say(text: str) -> None:
 def _say_done(folder: "RunFolder", *, next_words: Sequence[str]) -> None:
     pictures = sorted(folder.pictures.glob("*.png"))
     weights = sorted(folder.path.glob("*.safetensors"))
+    if folder.bad_files.exists():
+        count = len(folder.bad_files.read_text(encoding="utf-8", errors="replace").splitlines())
+        _say(f"{count} files could not be read: {folder.bad_files}")
     lines = [f"{folder} is complete", *(f"  weights  {path}" for path in weights)]
     lines += [f"  picture  {pictures[-1]}"] if pictures else []
     lines += [
@@ -259,8 +268,13 @@ def _fail(message: str, *, code: int) -> NoReturn:
 
 
 def _resume_command() -> str:
+    """The command that goes on with what was stopped."""
     words = [word for word in sys.argv[1:] if word != "--resume"]
-    return shlex.join(["simmim", *words, "--resume"])
+    world, here = os.environ.get("WORLD_SIZE", "1"), os.environ.get("LOCAL_WORLD_SIZE", "1")
+    if world != here:
+        return "the same torchrun command, and --resume"
+    start = ["simmim"] if world == "1" else ["torchrun", "--nproc-per-node", world, "-m", "simmim"]
+    return shlex.join([*start, *words, *([] if words[:1] == ["demo"] else ["--resume"])])
 
 
 def main(run: Callable[[], object] = app) -> None:

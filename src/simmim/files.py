@@ -32,7 +32,7 @@ def room_on_disk(folder: Path, what: str) -> Generator[None, None, None]:
         free = shutil.disk_usage(there).free / 2**20
         raise DiskFull(
             f"the disk of {folder} is full ({free:.1f} MiB free): {what} could not be written. What was saved before is "
-            "whole; free some space and continue with --resume"
+            "whole; free some space and give the command again (a training run: with --resume)"
         ) from error
 
 

@@ -33,8 +33,8 @@ def test_each_pixel_is_normalised_by_the_patch_it_lies_in() -> None:
     images = torch.randn(2, 3, 8, 12, generator=torch.Generator().manual_seed(1)) * 3
     target = PatchPixelTarget(patch=4).build(**NUMBERS)(images)
     patches = images.double().unfold(2, 4, 4).unfold(3, 4, 4)
-    mean = patches.mean(dim=(-1, -2), keepdim=True)
-    expected = (patches - mean) / (patches.var(dim=(-1, -2), keepdim=True) + 1e-6).sqrt()
+    mean = patches.mean(dim=(1, -1, -2), keepdim=True)
+    expected = (patches - mean) / (patches.var(dim=(1, -1, -2), keepdim=True) + 1e-6).sqrt()
     found = target.unfold(2, 4, 4).unfold(3, 4, 4)
     torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-4)
 

@@ -74,3 +74,14 @@ class BreakingTarget(Part, frozen=True):
                 return images * float("nan") if here and config.first <= step <= config.last else images
 
         return Breaking(len(mean))
+
+
+class HidingEverything(Part, frozen=True):
+    """Nothing to see."""
+
+    kind: str = "tasks.own_parts:HidingEverything"
+
+    def __call__(
+        self, batch: int, *, image_size: tuple[int, int], patch_size: int, generator: torch.Generator
+    ) -> Tensor:
+        return torch.ones(batch, image_size[0] // patch_size, image_size[1] // patch_size, dtype=torch.bool)

@@ -31,6 +31,11 @@ class Digits:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def listed(self) -> int:
+        """How many images the set has."""
+        return len(self.images)
+
     def name(self, index: int) -> str:
         """The number of the image in scikit-learn's set."""
         return f"digits/{self.numbers[index]:04d}"

@@ -58,6 +58,11 @@ class Files:
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def listed(self) -> int:
+        """How many files the set has, bad ones included."""
+        return len(self.paths) + len(self.problems)
+
     def name(self, index: int) -> str:
         """The path as a person sees it."""
         return str(self.root / self.paths[index])

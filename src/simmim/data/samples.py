@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
@@ -43,13 +43,31 @@ class Batch:
     labels: Tensor
     indices: Tensor
     problems: dict[str, str]
+    replaced: Tensor
+    """True where a neighbour stands in for a file that could not be read."""
 
     def __len__(self) -> int:
         return len(self.images)
 
+    def readable(self) -> "Batch":
+        """The batch without the stand-ins: for judging, where each image counts once."""
+        whole = ~self.replaced
+        return replace(
+            self,
+            images=self.images[whole],
+            labels=self.labels[whole],
+            indices=self.indices[whole],
+            replaced=self.replaced[whole],
+        )
+
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory; the data loader looks for this name."""
-        return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.indices.pin_memory(), self.problems)
+        return replace(
+            self,
+            images=self.images.pin_memory(),
+            labels=self.labels.pin_memory(),
+            indices=self.indices.pin_memory(),
+        )
 
 
 class Samples(Dataset[Sample]):
@@ -113,4 +131,5 @@ def collate(samples: Sequence[Sample]) -> Batch:
         labels=torch.tensor([sample.label for sample in samples]),
         indices=torch.tensor([sample.index for sample in samples]),
         problems={path: reason for sample in samples for path, reason in sample.problems.items()},
+        replaced=torch.tensor([bool(sample.problems) for sample in samples]),
     )

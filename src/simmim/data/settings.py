@@ -1,8 +1,8 @@
 """The `data` block of a recipe."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from simmim.config import OneOf, Settings
 from simmim.data.image import MAX_PIXELS
@@ -38,6 +38,21 @@ class DataConfig(Settings, frozen=True):
     """Share of the files that may be unreadable before the run stops."""
     max_pixels: int = Field(default=MAX_PIXELS, ge=1)
     """Height times width above which a file is refused as a decompression bomb."""
+
+    @model_validator(mode="after")
+    def _numbers_go_together(self) -> Self:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("data.mean and data.std go together; give both, or neither to have them measured")
+        if self.mean is not None and self.std is not None:
+            lengths = {len(self.mean), len(self.std), self.channels or len(self.mean)}
+            if len(lengths) > 1:
+                raise ValueError(
+                    f"data.mean has {len(self.mean)} numbers, data.std {len(self.std)}, and data.channels is "
+                    f"{self.channels}; there must be one a channel, or null to have them measured"
+                )
+            if min(self.std) <= 0:
+                raise ValueError(f"data.std={list(self.std)} must be larger than 0 in every channel")
+        return self
 
     def view_samples(self, source: Source, channels: int, *, seed: int, centred: bool = False) -> Samples:
         """The images of a source as training sees them, or `centred`: the middle of each, nothing random."""

@@ -40,6 +40,11 @@ class Source(Protocol):
         """Files found bad already while indexing, path to reason; they are not among the images."""
         ...
 
+    @property
+    def listed(self) -> int:
+        """How many files the set has, bad ones included; of a part of a set, that of the whole."""
+        ...
+
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:

@@ -30,7 +30,8 @@ class Statistics:
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    measured_on: int
+    measured_on: int = 0
+    """How many images that was; 0 where the numbers were given."""
 
     def normalise(self, raw: RawImages) -> Images:
         """Images as they left the loader, (batch, channels, height, width), with mean 0 and spread 1 a channel."""

@@ -25,6 +25,11 @@ class Subset:
     def __len__(self) -> int:
         return len(self.indices)
 
+    @property
+    def listed(self) -> int:
+        """How many files the whole set has, bad ones included: it is they of which a share may be bad."""
+        return self.source.listed
+
     def name(self, index: int) -> str:
         """The path as a person sees it."""
         return self.source.name(int(self.indices[index]))

@@ -21,7 +21,8 @@ SAID_BY_MAIN = "The main process met this error and says it."
 
 
 class MachineConfig(Settings, frozen=True):
-    """What decides speed and memory. Nothing here should change the result."""
+    """What decides speed and memory, and not the result: but for rounding, and for drop path, whose noise follows the
+    order of the micro batches."""
 
     micro_batch: ImageCount | None = Field(default=None, gt=0)
     """Images that one process handles at a time; accumulation follows from it. Null for all of its share."""
@@ -90,6 +91,12 @@ class Processes:
                 answer[1].add_note(SAID_BY_MAIN)
             raise answer[1]
         return answer[0]
+
+    def only_main(self, make: Callable[[], T]) -> T | None:
+        """What the main process makes, for itself alone; an error it meets is raised in all."""
+        made: list[T] = []
+        self.from_main(lambda: made.append(make()))
+        return made[0] if made else None
 
     def close(self) -> None:
         """Take leave of the others."""

@@ -65,7 +65,7 @@ class RunFolder:
         with room_on_disk(self.path, "the folder of the run"):
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         self._lock = self._take_lock()
-        for leftover in (*self.path.glob(".*.part"), *self.checkpoints.glob(".*.part")):
+        for leftover in self.path.rglob(".*.part"):
             leftover.unlink()
 
     def _refuse_to_overwrite(self) -> None:

@@ -19,7 +19,7 @@ class OptimizerConfig(Settings, frozen=True):
     lr_for_batch: ImageCount = Field(default=512, gt=0)
     """Number of images the learning rates are given for."""
     weight_decay: float = Field(default=0.05, ge=0)
-    """Decay of matrices; vectors, biases, positions and tokens have none."""
+    """Decay of matrices; vectors, biases and what the encoder's family exempts (positions, say) have none."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay rates of the running mean and of the running square."""
     eps: float = Field(default=1e-8, gt=0)

@@ -107,14 +107,16 @@ class Run:
         """
         self.precision.scaler.unscale_(self.optimizer)
         norm = clip_gradients(self.optimizer, self.optimizer_config.clip_norm)
-        loss_is_finite, finite = values.is_finite(), bool(norm.isfinite()) and values.is_finite()
+        loss_is_finite = values.is_finite()
+        finite = loss_is_finite and bool(norm.isfinite())
         broken, overflown, signal_of_any = self.processes.largest(not loss_is_finite, not finite, signal)
         if overflown:
             self.skipped += 1
             self.skipped_in_a_row += int(bool(broken) or self.precision.at_its_limit)
         else:
             self.precision.scaler.step(self.optimizer)
-            self.meter.add_step(values, gradient_norm=norm)
+            # Every process has the same norm; reports add up over processes.
+            self.meter.add_step(values, gradient_norm=norm / self.processes.world)
             self.skipped_in_a_row = 0
         self.precision.scaler.update()
         self.step += 1
@@ -125,14 +127,14 @@ class Run:
 
     def _give_up(self, micro: MicroBatch, values: Meter) -> None:
         replay = self.folder.path / f"replay_step_{self.step - 1:08d}.safetensors"
-        if self.processes.is_main:
-            tensors = pack(self.bare, self.optimizer) | {f"input/{i}": tensor for i, tensor in enumerate(micro.inputs)}
-            write_checkpoint(replay, tensors, {**self.about, "step": self.step - 1, "values": str(values.sums())})
+        tensors = pack(self.bare, self.optimizer) | {f"input/{i}": tensor for i, tensor in enumerate(micro.inputs)}
+        state = {**self.about, "step": self.step - 1, "values": str(values.sums())}
+        self.processes.only_main(lambda: write_checkpoint(replay, tensors, state))
         raise RunError(
             f"loss or gradient was not finite in {self.skipped_in_a_row} steps in a row, so the run stopped at step "
             f"{self.step - 1}. The weights are still finite, the newest checkpoint is whole. {replay.name} holds the weights "
-            "and the last micro batch, to look for the cause. What often helps: a smaller optimizer.lr, a longer "
-            "schedule.warmup, machine.precision=bf16 or fp32"
+            "and the last micro batch of the main process, to look for the cause. What often helps: a smaller "
+            "optimizer.lr, a longer schedule.warmup, machine.precision=bf16 or fp32"
         )
 
     def report(self, log: MetricsLog | None, numbers: Mapping[str, float]) -> dict[str, Any]:
@@ -140,8 +142,6 @@ class Run:
         sums = self.meter.sums()
         totals = self.processes.sum(*sums.values())
         means = {name: total / self.meter.steps for name, total in zip(sums, totals, strict=True)}
-        if "gradient_norm" in means:  # every process has the same one
-            means["gradient_norm"] /= self.processes.world
         row: dict[str, Any] = {
             "step": self.step,
             "epoch": self.step / self.schedule.steps_per_epoch,

@@ -60,7 +60,10 @@ class Schedule:
         return self.config.warmup.steps(self.steps_per_epoch)
 
     def lr(self, step: int) -> float:
-        """The learning rate of an optimizer step, counted from 0."""
+        """The learning rate of an optimizer step, counted from 0.
+
+        (The official code moves its schedule behind the optimizer, so that its step n has the value of n - 1.)
+        """
         start, floor = self.config.warmup_lr * self.lr_scale, self.config.min_lr * self.lr_scale
         if step < self.warmup_steps:
             return start + (self.peak_lr - start) * step / self.warmup_steps

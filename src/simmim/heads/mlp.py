@@ -2,6 +2,7 @@
 
 from typing import Literal, cast
 
+from pydantic import Field
 from torch import nn
 
 from simmim.config import Part
@@ -12,7 +13,7 @@ class MLPHeadConfig(Part, frozen=True):
     """Two linear layers a feature cell. (The paper does not name the activation; GELU is the encoders' own.)"""
 
     kind: Literal["mlp"] = "mlp"
-    hidden: int | None = None
+    hidden: int | None = Field(default=None, gt=0)
     """Width of the layer between; that of the feature map if not given, which fits the published number of parameters."""
 
     def build(self, *, num_features: int, channels: int, upscale: int) -> "MLPHead":

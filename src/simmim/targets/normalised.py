@@ -17,7 +17,7 @@ _EPSILON = 1e-6  # of both published codes
 
 
 class LocalMoments(NamedTuple):
-    """Mean and standard deviation at every pixel, of each channel."""
+    """Mean and standard deviation at every pixel, of each channel or of all of them."""
 
     mean: Tensor
     std: Tensor
@@ -49,7 +49,10 @@ class LocalPixelTarget(Part, frozen=True):
 
 
 class PatchPixelTarget(Part, frozen=True):
-    """Each pixel less the mean of its patch, divided by the patch's standard deviation. (MAE, arXiv 2111.06377.)"""
+    """Each pixel less the mean of its patch, divided by the patch's standard deviation, over all channels together.
+
+    (MAE, arXiv 2111.06377, section 3.)
+    """
 
     kind: Literal["patch_pixels"] = "patch_pixels"
     patch: units.Pixels = Field(default=16, gt=1)
@@ -115,15 +118,20 @@ def _count(length: int, window: int, like: Tensor) -> Tensor:
 
 
 def patch_moments(images: Images, patch: int) -> LocalMoments:
-    """Moments of the patch each pixel lies in; the variance with the n/(n-1) correction.
+    """Moments of the patch each pixel lies in, all channels together; the variance with the n/(n-1) correction.
 
     Raises:
         ValueError: where patches do not divide the image.
     """
     height, width = images.shape[2:]
     if height % patch or width % patch:
-        raise ValueError(f"target.patch={patch} px does not divide an image of {height}x{width} px")
-    mean = F.avg_pool2d(images, patch)
-    variance = (F.avg_pool2d(images**2, patch) - mean**2) * (patch**2 / (patch**2 - 1))
+        raise ValueError(
+            f"target.patch={patch} px does not divide an image of {height}x{width} px; "
+            f"nearest height: {units.nearest_multiples(height, of=patch)}, width: {units.nearest_multiples(width, of=patch)}"
+        )
+    count = images.shape[1] * patch**2
+    mean = F.avg_pool2d(images, patch).mean(dim=1, keepdim=True)
+    square = F.avg_pool2d(images**2, patch).mean(dim=1, keepdim=True)
+    variance = (square - mean**2) * (count / (count - 1))
     std = (variance.clamp_min(0) + _EPSILON).sqrt()
     return LocalMoments(*(F.interpolate(each, scale_factor=patch, mode="nearest") for each in (mean, std)))

@@ -28,6 +28,10 @@ class Feed:
     accompany: Accompany
     _problems: dict[str, str] = field(default_factory=dict[str, str])
 
+    def note(self, problems: Mapping[str, str]) -> None:
+        """Remember bad files, path to reason, until they are taken."""
+        self._problems |= problems
+
     def take_problems(self) -> Mapping[str, str]:
         """The bad files met since the last call, path to reason."""
         problems, self._problems = self._problems, {}
@@ -58,7 +62,7 @@ class Feed:
         for number, batch in enumerate(batches, 1):
             place = slice(begin, begin + len(batch))
             begin = place.stop
-            self._problems |= batch.problems
+            self.note(batch.problems)
             more, share = self.accompany(step, batch, place)
             inputs = (self.images(batch), *map(self._to_device, more))
             yield MicroBatch(inputs, share, last=number == loader.micro_batches)

@@ -1,7 +1,7 @@
 """Fine-tuning: a classifier on a pre-trained encoder, deeper layers moving faster than shallow ones."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from simmim.config import Settings, to_tree, write_yaml
 from simmim.data import Batch, CentreCrop, LabelledDataConfig, Samples, Source, Statistics, View, evaluation_batches
-from simmim.engine.distributed import MachineConfig, Processes
+from simmim.engine.distributed import MachineConfig
 from simmim.engine.folder import OutputConfig, RunFolder
 from simmim.engine.optimizer import Group, OptimizerConfig
+from simmim.engine.precision import Precision
 from simmim.engine.schedule import ScheduleConfig
 from simmim.files import write_text_atomically
 from simmim.seeds import seed_of
@@ -30,6 +31,7 @@ from simmim.tasks.training import (
     assemble,
     build_schedule,
     describe,
+    open_quarantine,
     train_in_folder,
 )
 from simmim.units import ImageCount, Size
@@ -81,7 +83,7 @@ class FinetuneConfig(Settings, frozen=True):
     seed: int = Field(default=0, ge=0)
     """What all randomness is derived from."""
     machine: MachineConfig = MachineConfig()
-    """Speed and memory; changes no result."""
+    """Speed and memory; changes the result by no more than rounding and the order of drop path's noise."""
     output: OutputConfig = OutputConfig()
     """What is written, and how often; changes no result."""
 
@@ -147,7 +149,7 @@ def build(config: FinetuneConfig, session: Session) -> BuiltRun:
         machine=config.machine,
         accompany=lambda step, batch, place: ((batch.labels,), len(batch) / config.batch),
     )
-    judge = _Judge(model, feed, samples_of(images.held_out, CentreCrop()), processes)
+    judge = _Judge(model, feed, samples_of(images.held_out, CentreCrop()), config.machine)
     run = assemble(
         config,
         session,
@@ -156,7 +158,7 @@ def build(config: FinetuneConfig, session: Session) -> BuiltRun:
         schedule=schedule,
         feed=feed,
         about={"recipe": to_tree(config)},
-        bad_share=config.data.bad_share,
+        quarantine=open_quarantine(session, images.listed, images.problems, share=config.data.bad_share),
     )
     run = replace(
         run,
@@ -199,10 +201,11 @@ def _groups(model: Classifier, config: FinetuneConfig) -> list[Group]:
     """timm's groups by layer, with the names of their parameters."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     spared: Callable[[], set[str]] | None = getattr(model.backbone, "no_weight_decay", None)
+    exempt = {name for name, _ in model.backbone.named_parameters() if "logit_scale" in name or "cpb_mlp" in name}
     groups: list[Any] = cast(Any, param_groups_layer_decay)(
         model.backbone,
         weight_decay=config.optimizer.weight_decay,
-        no_weight_decay_list=[*(spared() if spared else ()), "*logit_scale", "*cpb_mlp*"],
+        no_weight_decay_list=[*(spared() if spared else ()), *exempt],
         layer_decay=config.layer_decay,
     )
     return [
@@ -219,8 +222,10 @@ def _groups(model: Classifier, config: FinetuneConfig) -> list[Group]:
 class _Judge:
     """Measures the accuracy on the images that were held out, every one counted once over all processes."""
 
-    def __init__(self, model: Classifier, feed: Feed, samples: Samples, processes: Processes) -> None:
-        self._model, self._feed, self._samples, self.processes = model, feed, samples, processes
+    def __init__(self, model: Classifier, feed: Feed, samples: Samples, machine: MachineConfig) -> None:
+        self._model, self._feed, self._samples, self._machine = model, feed, samples, machine
+        self.processes = feed.processes
+        self._precision = Precision(machine.precision, feed.processes.device)
         self.latest: dict[str, float] = {}
 
     def evaluate(self, step: int) -> dict[str, float]:
@@ -230,21 +235,27 @@ class _Judge:
         right = loss = count = 0.0
         with torch.no_grad():
             for batch in self._batches():
+                self._feed.note(batch.problems)
+                batch = batch.readable()
+                if not len(batch):
+                    continue
                 labels = batch.labels.to(self.processes.device)
-                logits = self._model.backbone(self._feed.images(batch)).float()
+                with self._precision.autocast():
+                    logits = self._model.backbone(self._feed.images(batch)).float()
                 right += float((logits.argmax(dim=1) == labels).sum())
                 loss += float(F.cross_entropy(logits, labels, reduction="sum"))
                 count += len(batch)
         self._model.train(was_training)
         right, loss, count = self.processes.sum(right, loss, count)
+        if not count:
+            raise ValueError("none of the images that were held out can be read, so nothing can be judged")
         self.latest = {"accuracy": right / count, "held_out_loss": loss / count}
         return self.latest
 
-    def _batches(self) -> "list[Batch] | Any":
-        size = self._feed.machine.micro_batch or self._feed.batch
-        return evaluation_batches(
-            self._samples, batch=size, workers=0, rank=self.processes.rank, world=self.processes.world
-        )
+    def _batches(self) -> Iterable[Batch]:
+        rank, world = self.processes.rank, self.processes.world
+        size = self._machine.micro_batch or max(self._feed.batch // world, 1)
+        return evaluation_batches(self._samples, batch=size, workers=self._machine.workers, rank=rank, world=world)
 
 
 def _finisher(
@@ -255,8 +266,9 @@ def _finisher(
 
     def finish() -> None:
         numbers = judge.latest or judge.evaluate(0)  # a run that was cut behind its last step judges again
-        if not judge.processes.is_main:
-            return
+        judge.processes.only_main(lambda: write(numbers))
+
+    def write(numbers: dict[str, float]) -> None:
         save_encoder(folder.path / CLASSIFIER_FILE, backbone, replace(about, arguments=arguments, classes=classes))
         result = {**numbers, "images": len(images.held_out), "classes": len(classes)}
         write_text_atomically(folder.path / RESULT_FILE, json.dumps(result, indent=2) + "\n")

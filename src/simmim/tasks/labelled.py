@@ -12,6 +12,13 @@ class LabelledImages(NamedTuple):
 
     training: Source
     held_out: Source
+    listed: int
+    """How many files there are in both, bad ones included."""
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """The files found bad while the set was indexed."""
+        return {**self.training.problems, **self.held_out.problems}
 
 
 def open_labelled(data: LabelledDataConfig, *, seed: int) -> LabelledImages:
@@ -27,11 +34,14 @@ def open_labelled(data: LabelledDataConfig, *, seed: int) -> LabelledImages:
     if "train" in splits and judged_on:
         training = open_source(data.source, split="train", labelled=True)
         held_out = open_source(data.source, split=judged_on, labelled=True)
+        listed = training.listed + held_out.listed
     else:
-        training, held_out = hold_out(open_source(data.source, labelled=True), data.held_out, seed=0)
+        whole = open_source(data.source, labelled=True)
+        training, held_out = hold_out(whole, data.held_out, seed=0)
+        listed = whole.listed
     if training.classes != held_out.classes:
         odd = sorted(set(training.classes) ^ set(held_out.classes))
         raise ValueError(
             f"the two parts of {data.source} have other classes; in one of them only: {', '.join(odd[:5])}"
         )
-    return LabelledImages(choose_labels(training, data.labels, seed), held_out)
+    return LabelledImages(choose_labels(training, data.labels, seed), held_out, listed)

@@ -1,12 +1,13 @@
 """The picture of a run: fixed images under fixed masks, as they are, as the encoder sees them, as the head answers."""
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from simmim.data import Samples, Statistics, collate
+from simmim.data import Batch, Samples, Statistics, collate
 from simmim.files import write_atomically
 from simmim.model import SimMIM
 from simmim.report import Row, draw_rows, to_rgb
@@ -25,13 +26,27 @@ class Gallery:
         self.masks = masks
 
     @functools.cached_property
-    def _raw(self) -> Tensor:
+    def _batch(self) -> Batch:
         count = len(self.masks)
-        return collate([self._samples[(0, number * len(self._samples) // count)] for number in range(count)]).images
+        return collate([self._samples[(0, number * len(self._samples) // count)] for number in range(count)])
+
+    @property
+    def _raw(self) -> Tensor:
+        return self._batch.images
+
+    @property
+    def problems(self) -> Mapping[str, str]:
+        """The bad files met on the way, path to reason."""
+        return self._batch.problems
 
     @functools.cached_property
     def fillings(self) -> dict[str, float]:
-        """The loss of three fillings that have learned nothing; empty where the target asks for probabilities."""
+        """The loss of three fillings that have learned nothing.
+
+        Empty where the target asks for probabilities, or where a mask leaves nothing to fill from.
+        """
+        if self.masks.flatten(1).all(dim=1).any():
+            return {}
         images, holes = self._statistics.normalise(self._raw), holes_of(self.masks, self._raw)
         losses: dict[str, float] = {}
         with torch.no_grad():

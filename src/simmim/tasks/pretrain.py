@@ -33,6 +33,7 @@ from simmim.tasks.training import (
     assemble,
     build_schedule,
     describe,
+    open_quarantine,
     train_in_folder,
 )
 from simmim.units import ImageCount, SizeMisfit, check_multiple
@@ -71,7 +72,7 @@ class PretrainConfig(Settings, frozen=True):
     seed: int = Field(default=0, ge=0)
     """What all randomness is derived from."""
     machine: MachineConfig = MachineConfig()
-    """Speed and memory; changes no result."""
+    """Speed and memory; changes the result by no more than rounding and the order of drop path's noise."""
     output: OutputConfig = OutputConfig()
     """What is written, and how often; changes no result."""
 
@@ -118,30 +119,32 @@ def build(config: PretrainConfig, session: Session) -> BuiltRun:
     model = build_model(config, statistics).to(processes.device)
     masks = draw_masks(config, model, batch=min(config.output.pictures, len(held_out or source)), step=-1)
     schedule = build_schedule(config, images=len(source))
+    feed = Feed(
+        samples=config.data.view_samples(source, statistics.channels, seed=config.seed),
+        statistics=statistics,
+        processes=processes,
+        batch=config.batch,
+        seed=config.seed,
+        total_steps=schedule.total_steps,
+        machine=config.machine,
+        accompany=_with_masks(config, model),
+    )
     run = assemble(
         config,
         session,
         module=model,
         groups=_groups(config, model),
         schedule=schedule,
-        feed=Feed(
-            samples=config.data.view_samples(source, statistics.channels, seed=config.seed),
-            statistics=statistics,
-            processes=processes,
-            batch=config.batch,
-            seed=config.seed,
-            total_steps=schedule.total_steps,
-            machine=config.machine,
-            accompany=_with_masks(config, model),
-        ),
+        feed=feed,
         about={"recipe": to_tree(config), **_numbers(statistics)},
-        bad_share=config.data.bad_share,
+        quarantine=open_quarantine(session, source.listed, source.problems, share=config.data.bad_share),
     )
     fixed = config.data.view_samples(held_out or source, statistics.channels, seed=config.seed, centred=True)
     gallery = Gallery(model, samples=fixed, statistics=statistics, masks=masks)
 
     def judge_and_draw(step: int) -> dict[str, float]:
         numbers = gallery.judge()
+        feed.note(gallery.problems)
         note = ", ".join(f"{name.removeprefix('fixed_loss_')} {value:.3f}" for name, value in numbers.items())
         gallery.take_picture(folder.pictures / f"step_{step:08d}.png", note=f"step {step}: {note}")
         return numbers
@@ -150,8 +153,7 @@ def build(config: PretrainConfig, session: Session) -> BuiltRun:
         return processes.from_main(lambda: judge_and_draw(step))
 
     def finish() -> None:
-        if processes.is_main:
-            _save_encoder(folder.path / ENCODER_FILE, config, model, statistics)
+        processes.only_main(lambda: _save_encoder(folder.path / ENCODER_FILE, config, model, statistics))
 
     derived = {**describe(run, source), **_numbers(statistics), "hidden_share": float(masks.float().mean())}
     return BuiltRun(replace(run, evaluate=evaluate, numbers=_distance_of_masks(config, model)), derived, finish)
@@ -162,7 +164,9 @@ def _distance_of_masks(config: PretrainConfig, model: SimMIM) -> Callable[[int],
 
     def numbers(step: int) -> dict[str, float]:
         masks = draw_masks(config, model, batch=config.batch, step=step)[:_MASKS_MEASURED]
-        return {"avgdist": average_distance(masks, patch_size=model.encoder.patch_size)}
+        hidden = masks.flatten(1).float().mean(dim=1)
+        defined = masks[(hidden > 0) & (hidden < 1)]
+        return {"avgdist": average_distance(defined, patch_size=model.encoder.patch_size)} if len(defined) else {}
 
     return numbers
 
@@ -218,7 +222,10 @@ def _with_masks(config: PretrainConfig, model: SimMIM) -> Accompany:
     @functools.lru_cache(maxsize=1)
     def masks_of(step: int) -> tuple[Mask, int]:
         masks = draw_masks(config, model, batch=config.batch, step=step)
-        return masks, int(masks.sum())
+        hidden = int(masks.sum())
+        if not hidden:
+            raise ValueError(f"the masks of step {step} hide nothing at all, so there is nothing to predict")
+        return masks, hidden
 
     def accompany(step: int, batch: Batch, place: slice) -> tuple[tuple[Tensor, ...], float]:
         masks, hidden = masks_of(step)

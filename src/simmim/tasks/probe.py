@@ -1,5 +1,6 @@
 """Probing: how far the frozen features of an encoder go, by nearest neighbours and by a linear classifier."""
 
+import logging
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -16,6 +17,8 @@ from simmim.data import CentreCrop, LabelledDataConfig, Samples, Source, Statist
 from simmim.tasks.labelled import open_labelled
 from simmim.tasks.load import encoder_path, load_encoder
 from simmim.weights import EncoderFile, read_encoder
+
+_log = logging.getLogger("simmim")
 
 _NEIGHBOURS = (1, 5, 10, 20)
 _STRENGTHS = tuple(10.0**power for power in range(-4, 3))
@@ -56,7 +59,7 @@ def probe(run: str | Path, *, data: LabelledDataConfig, seed: int = 0, batch: in
     features = _features(run, data, seed=seed, batch=batch, workers=workers)
     folds = _folds(features.training_labels, seed)
     neighbours, knn = _best(
-        [(count, _knn(count)) for count in _NEIGHBOURS if count <= _smallest_fold(features.training_labels, folds)],
+        [(count, _knn(count)) for count in _NEIGHBOURS if count <= _left_to_learn(features.training_labels, folds)],
         features,
         folds,
     )
@@ -87,7 +90,7 @@ def _folds(labels: NDArray[np.int64], seed: int) -> StratifiedKFold:
     return StratifiedKFold(min(rarest, _MOST_FOLDS), shuffle=True, random_state=seed)
 
 
-def _smallest_fold(labels: NDArray[np.int64], folds: StratifiedKFold) -> int:
+def _left_to_learn(labels: NDArray[np.int64], folds: StratifiedKFold) -> int:
     """Images that are left to be neighbours while one fold is judged."""
     return len(labels) - -(-len(labels) // folds.get_n_splits())
 
@@ -106,7 +109,7 @@ def _best(candidates: list[tuple[float, Any]], features: _Features, folds: Strat
 
 def _features(run: str | Path, data: LabelledDataConfig, *, seed: int, batch: int, workers: int) -> _Features:
     about = read_encoder(encoder_path(run))[1]
-    training, held_out = open_labelled(data, seed=seed)
+    training, held_out, _ = open_labelled(data, seed=seed)
     encoder = load_encoder(run)
     sides = [_encode(encoder, about, source, data, batch=batch, workers=workers) for source in (training, held_out)]
     (training_features, training_labels), (held_out_features, held_out_labels) = sides
@@ -132,6 +135,11 @@ def _encode(
     labels: list[NDArray[np.int64]] = []
     with torch.no_grad():
         for part in evaluation_batches(samples, batch=batch, workers=workers):
+            for path, reason in part.problems.items():
+                _log.warning("%s is left out: %s", path, reason)
+            part = part.readable()
+            if not len(part):
+                continue
             pooled = average_map(encoder, statistics.normalise(part.images.to(device)))
             features.append(pooled.cpu().numpy())
             labels.append(part.labels.numpy())

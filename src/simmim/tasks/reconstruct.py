@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from simmim.data import LIST_SUFFIXES, CentreCrop, Files, Paths, Samples, Source, collate, open_source
+from simmim.data import LIST_SUFFIXES, Files, Paths, Source, collate, open_source
 from simmim.files import write_atomically
 from simmim.report import draw_rows
 from simmim.seeds import seed_of
@@ -43,6 +43,7 @@ def reconstruct(
         ValueError: where nothing can be read, or the target cannot be shown as an image.
     """
     loaded = load_with_settings(run)
+    loaded.model.to("cuda" if torch.cuda.is_available() else "cpu")
     sources = [_source(path) for path in images]
     done: list[Reconstructed] = []
     for source in sources:
@@ -66,7 +67,7 @@ def _reconstruct_one(
     loaded: LoadedModel, source: Source, index: int, out: Path, *, number: int, seed: int
 ) -> Reconstructed | None:
     config, model, statistics = loaded.config, loaded.model, loaded.statistics
-    samples = Samples(source, view=CentreCrop(), size=config.data.image_size, channels=statistics.channels, seed=seed)
+    samples = config.data.view_samples(source, statistics.channels, seed=seed, centred=True)
     try:
         sample = samples[(0, index)]
         problem = next(iter(sample.problems.values()), None)
@@ -78,7 +79,8 @@ def _reconstruct_one(
     raw = collate([sample]).images
     mask = draw_masks(config, model, batch=1, step=seed_of(seed, "reconstruct", number))
     with torch.no_grad():
-        loss = float(model(statistics.normalise(raw), mask).loss)
+        device = next(model.parameters()).device
+        loss = float(model(statistics.normalise(raw.to(device)), mask.to(device)).loss)
     rows = draw_reconstructions(model, raw, mask, statistics)
     name = source.name(index)
     picture = out / f"{number:04d}_{Path(name).stem}.png"

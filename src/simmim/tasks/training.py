@@ -96,20 +96,16 @@ def train_in_folder(
     handlers: list[logging.Handler] = []
     try:
         processes.from_main(lambda: folder.open(resume=resume))
-        if processes.is_main:
-            handlers = _log_to(folder.log)
+        handlers = processes.only_main(lambda: _log_to(folder.log)) or []
         before = processes.from_main(lambda: _before(folder, config))
         _log.info("%s in %s", "goes on" if before else "begins", folder)
         built = build(config, Session(processes, folder, before))
         processes.from_main(lambda: _write_beginning(folder, config, built.derived, before))
         run = built.run
         run.restore()
-        log = MetricsLog(folder.metrics, folder.events, after_step=run.step) if processes.is_main else None
-        try:
-            train(run, log)
-        finally:
-            if log is not None:
-                log.close()
+        log = processes.only_main(lambda: MetricsLog(folder.metrics, folder.events, after_step=run.step))
+        train(run, log)
+        processes.only_main(lambda: log.close() if log else None)
         built.finish()
         processes.gather(None)  # nobody leaves before all is written
         _log.info("done: %d steps, %d of them skipped", run.step, run.skipped)
@@ -252,11 +248,10 @@ def assemble(
     schedule: Schedule,
     feed: Feed,
     about: Mapping[str, Any],
-    bad_share: float,
+    quarantine: Quarantine,
 ) -> Run:
     """The run of a task, with precision, processes and compilation applied; the task adds how it is judged."""
-    processes, source = session.processes, feed.samples.source
-    quarantine = _open_quarantine(session.folder, source, share=bad_share) if processes.is_main else None
+    processes = session.processes
     if config.machine.compile:
         module.compile()
 
@@ -265,9 +260,9 @@ def assemble(
 
     def note_bad_files() -> None:
         found = processes.gather(feed.take_problems())
-        processes.from_main(
-            lambda: [quarantine.add(problems) for problems in found] if quarantine is not None else None
-        )
+        new = processes.from_main(lambda: sum(quarantine.add(problems) for problems in found))
+        if new and processes.is_main:
+            _log.warning("%d files could not be read, and were replaced: see %s", new, session.folder.bad_files)
 
     return Run(
         folder=session.folder,
@@ -288,11 +283,22 @@ def assemble(
     )
 
 
-def _open_quarantine(folder: RunFolder, source: Source, *, share: float) -> Quarantine:
-    """The list of bad files, with those that the index already found."""
-    quarantine = Quarantine(folder.bad_files, total=len(source) + len(source.problems), share=share)
-    quarantine.add(source.problems)
-    return quarantine
+def open_quarantine(session: Session, listed: int, problems: Mapping[str, str], *, share: float) -> Quarantine:
+    """The list of bad files, with those that the index already found.
+
+    Args:
+        session: where the run takes place; the main process keeps the list.
+        listed: how many files there are, bad ones included.
+        problems: what the index found, path to reason.
+        share: how many of them may be bad.
+    """
+
+    def open_it() -> Quarantine:
+        quarantine = Quarantine(session.folder.bad_files, total=listed, share=share)
+        quarantine.add(problems)
+        return quarantine
+
+    return session.processes.from_main(open_it)
 
 
 def describe(run: Run, source: Source) -> dict[str, Any]:

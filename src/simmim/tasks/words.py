@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from simmim.config import load
 from simmim.data import LabelledDataConfig
 from simmim.engine.folder import RunFolder
 from simmim.tasks import finetune as _finetune
@@ -76,7 +77,9 @@ def finetune(
     )
 
 
-def probe(run: str | Path, *, data: str | Path, labels: str | None = None, seed: int = 0) -> _probe.Probed:
+def probe(
+    run: str | Path, *, data: str | Path, labels: str | None = None, seed: int = 0, workers: int = 0
+) -> _probe.Probed:
     """Judge an encoder by its frozen features: k nearest neighbours and a linear classifier.
 
     Args:
@@ -84,9 +87,10 @@ def probe(run: str | Path, *, data: str | Path, labels: str | None = None, seed:
         data: labelled images, as for `finetune`.
         labels: how many training labels are used, such as "10 per class" or "1 %"; all if not given.
         seed: chooses the labels.
+        workers: processes that read images.
     """
-    block = LabelledDataConfig.model_validate({"source": str(data), "labels": labels})
-    return _probe.probe(run, data=block, seed=seed)
+    block = load(LabelledDataConfig, {"source": str(data), "labels": labels}, source="probe")
+    return _probe.probe(run, data=block, seed=seed, workers=workers)
 
 
 def _extra(settings: Mapping[str, Any] | None, *, data: str | Path | None, seed: int | None) -> dict[str, Any]:
