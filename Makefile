@@ -11,8 +11,8 @@ install: $(READY)
 
 $(READY): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade "$$(grep '^pip==' $(CONSTRAINTS))"
-	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --group dev --editable .
+	$(BIN)/python -m pip install -qq --upgrade "$$(grep '^pip==' $(CONSTRAINTS))"
+	$(BIN)/python -m pip install -qq --constraint $(CONSTRAINTS) --group dev --editable .
 	touch $@
 
 check: $(READY)
