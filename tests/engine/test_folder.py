@@ -29,6 +29,7 @@ def test_a_new_folder_is_made_ready(tmp_path: Path) -> None:
 def test_an_empty_folder_may_be_used(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.open(resume=False)
+    assert folder.checkpoints.is_dir()
     folder.close()
 
 
@@ -58,6 +59,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 def test_what_a_cut_left_half_written_is_cleared_away(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.open(resume=False)
+    assert folder.checkpoints.is_dir()
     folder.close()
     rubbish = [tmp_path / ".recipe.yaml.12.part", folder.checkpoints / ".step_00000003.safetensors.12.part"]
     kept = [tmp_path / "encoder.safetensors", folder.checkpoints / "step_00000002.safetensors"]

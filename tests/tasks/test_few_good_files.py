@@ -53,8 +53,9 @@ def test_a_held_out_file_that_cannot_be_read_is_listed_and_no_other_is_judged_tw
     broken.write_bytes(broken.read_bytes()[:60])
     done = simmim.finetune(run, data=tmp_path / "labelled", out=tmp_path / "classifier", settings=QUICK)
     assert str(broken) in done.bad_files.read_text()
-    accuracy = json.loads((done.path / "result.json").read_text())["accuracy"]
-    assert round(accuracy * 23, 9) == round(accuracy * 23), "23 images were judged, not 24"
+    result = json.loads((done.path / "result.json").read_text())
+    assert result["images"] == 23, "23 images were judged, not 24"
+    assert round(result["accuracy"] * 23, 9) == round(result["accuracy"] * 23)
 
 
 @pytest.mark.xdist_group("processes")

@@ -227,6 +227,8 @@ class _Judge:
         self.processes = feed.processes
         self._precision = Precision(machine.precision, feed.processes.device)
         self.latest: dict[str, float] = {}
+        self.judged = 0
+        """Images that could be read, over all processes."""
 
     def evaluate(self, step: int) -> dict[str, float]:
         """Accuracy and loss behind a step."""
@@ -249,6 +251,7 @@ class _Judge:
         right, loss, count = self.processes.sum(right, loss, count)
         if not count:
             raise ValueError("none of the images that were held out can be read, so nothing can be judged")
+        self.judged = int(count)
         self.latest = {"accuracy": right / count, "held_out_loss": loss / count}
         return self.latest
 
@@ -270,7 +273,7 @@ def _finisher(
 
     def write(numbers: dict[str, float]) -> None:
         save_encoder(folder.path / CLASSIFIER_FILE, backbone, replace(about, arguments=arguments, classes=classes))
-        result = {**numbers, "images": len(images.held_out), "classes": len(classes)}
+        result = {**numbers, "images": judge.judged, "classes": len(classes)}
         write_text_atomically(folder.path / RESULT_FILE, json.dumps(result, indent=2) + "\n")
 
     return finish
