@@ -4,16 +4,18 @@ The order is a pure function of seed and epoch; a loader is told at which step t
 """
 
 import os
-from collections.abc import Iterable, Iterator
+import signal
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from itertools import islice
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from simmim.data.samples import Batch, SampleKey, Samples, collate
 from simmim.seeds import seed_of, stream
@@ -171,10 +173,18 @@ def _share(count: int, *, rank: int, world: int) -> slice:
     return slice(start, start + whole + (rank < extra))
 
 
+class _Loader(DataLoader[Batch]):
+    """A loader whose workers are started out of reach of signals to the whole group."""
+
+    def __iter__(self) -> Any:
+        with _signals_held():
+            return super().__iter__()
+
+
 def _load(samples: Samples, *, batches: Iterable[Keys], workers: int, seed: int) -> "DataLoader[Batch]":
     generator = torch.Generator().manual_seed(seed_of(seed, "loader"))  # without it torch draws from its global stream
-    loader = DataLoader(
-        samples,
+    return _Loader(
+        cast(Dataset[Batch], samples),  # torch names a loader after its samples, not after what `collate` makes of them
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,
@@ -183,10 +193,25 @@ def _load(samples: Samples, *, batches: Iterable[Keys], workers: int, seed: int)
         generator=generator,
         persistent_workers=workers > 0,
     )
-    return cast("DataLoader[Batch]", loader)  # torch names it after the samples, not after what `collate` makes of them
+
+
+_OF_THE_GROUP = (signal.SIGINT, signal.SIGTERM)
+"""Ctrl-C and SIGTERM go to the whole group; they are the parent's to answer, which ends the workers."""
+
+
+@contextmanager
+def _signals_held() -> Generator[None, None, None]:
+    """Hold back what the group is told until the workers, which inherit this, have left the group."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_GROUP)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin_worker(worker: int) -> None:
     torch.set_num_threads(1)
-    # Ctrl-C and SIGTERM go to the whole group; they are the parent's to answer, which ends the workers.
     os.setpgid(0, 0)
+    while set(_OF_THE_GROUP) & signal.sigpending():
+        signal.sigwait(_OF_THE_GROUP)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_THE_GROUP)

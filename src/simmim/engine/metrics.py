@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
+from simmim.engine.events import EventFile
 from simmim.files import room_on_disk, write_text_atomically
 
 
@@ -51,7 +51,7 @@ class MetricsLog:
         self._path = path
         self._forget_after(after_step)
         with room_on_disk(path.parent, "the TensorBoard events"):
-            self._events = SummaryWriter(str(events), purge_step=after_step + 1 if after_step else None)
+            self._events = EventFile(events, purge_step=after_step + 1 if after_step else None)
 
     def _forget_after(self, step: int) -> None:
         """Drop the reports behind the step from which the run goes on: they will be written again."""
@@ -66,15 +66,12 @@ class MetricsLog:
         with room_on_disk(self._path.parent, self._path.name):
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-            for name, value in row.items():
-                if isinstance(value, float):
-                    self._events.add_scalar(name, value, row["step"])
-            self._events.flush()
+            scalars = {name: value for name, value in row.items() if isinstance(value, float)}
+            self._events.add(scalars, step=row["step"])
 
     def close(self) -> None:
         """Finish the event file."""
-        with room_on_disk(self._path.parent, "the TensorBoard events"):
-            self._events.close()
+        self._events.close()
 
 
 def _finite(value: Any) -> Any:

@@ -1,0 +1,50 @@
+"""Words on a command line become a task. Verbs, flags and how errors meet a person; nothing else.
+
+Each module holds the verbs of one kind; torch is imported inside a verb.
+"""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from simmim.cli import judging, parts, recipes, training
+from simmim.cli.app import app
+
+VERBS = (training, judging, parts, recipes)
+"""Importing them makes their verbs known."""
+
+
+def _fail(message: str, *, code: int) -> NoReturn:
+    rank = os.environ.get("RANK", "0")
+    print(f"simmim: {message}" if rank == "0" else f"simmim [process {rank}]: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _resume_command() -> str:
+    """The command that goes on with what was stopped."""
+    words = [word for word in sys.argv[1:] if word != "--resume"]
+    world, here = os.environ.get("WORLD_SIZE", "1"), os.environ.get("LOCAL_WORLD_SIZE", "1")
+    if world != here:
+        return "the same torchrun command, and --resume"
+    start = ["simmim"] if world == "1" else ["torchrun", "--nproc-per-node", world, "-m", "simmim"]
+    return shlex.join([*start, *words, *([] if words[:1] == ["demo"] else ["--resume"])])
+
+
+def main(run: Callable[[], object] = app) -> None:
+    """Run the command line; an error that concerns a person is a sentence, not a traceback."""
+    try:
+        run()
+    except KeyboardInterrupt:
+        _fail("stopped", code=130)
+    except ValueError as error:
+        if getattr(error, "__notes__", ()):  # another process of the run says it
+            sys.exit(2)
+        _fail(str(error), code=2)
+    except Exception as error:
+        from simmim.engine.interruption import Interrupted
+
+        if not isinstance(error, Interrupted):
+            raise
+        _fail(f"{error}; continue with:\n  {_resume_command()}", code=error.exit_code)

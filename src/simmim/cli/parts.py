@@ -1,0 +1,64 @@
+"""Verbs that prepare the parts of a run: avgdist, clusters."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from simmim.cli.app import Json, Unlabelled, app, print_json
+
+
+@app.command
+def avgdist(
+    *,
+    image_size: Annotated[str, Parameter(help="Side of the image in pixels, or height x width: 192, 96x160.")] = "192",
+    strategy: Annotated[str | None, Parameter(help="random, square or block; asks for one setting.")] = None,
+    mask_patch: Annotated[int | None, Parameter(help="Pixels a side of a hidden cell; asks for one setting.")] = None,
+    ratio: Annotated[float | None, Parameter(help="Share that is hidden; asks for one setting.")] = None,
+    picture: Annotated[str | None, Parameter(help="Where to draw the figure, a PNG file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Plan the masks: how far hidden pixels are from visible ones, the paper's label-free predictor of quality."""
+    from simmim.tasks import avgdist as planner
+
+    size = planner.read_image_size(image_size)
+    if (strategy, mask_patch, ratio) != (None, None, None):
+        setting = planner.measure_setting(
+            size,
+            strategy=strategy or "random",
+            mask_patch=32 if mask_patch is None else mask_patch,
+            ratio=0.6 if ratio is None else ratio,
+        )
+        if as_json:
+            print_json({"image_size": size, **setting._asdict(), "band": planner.good_band(size)._asdict()})
+        else:
+            print(f"{setting.avgdist:.1f} px{', in the good band' if setting.in_band else ', outside the good band'}")
+        return
+    plan = planner.plan_masks(size)
+    if picture is not None:
+        planner.draw_plan(plan, Path(picture))
+    if as_json:
+        settings, advice = ([one._asdict() for one in chosen] for chosen in (plan.settings, plan.advice))
+        print_json({"image_size": size, "band": plan.band._asdict(), "settings": settings, "advice": advice})
+    else:
+        planner.tell_plan(plan)
+
+
+@app.command
+def clusters(
+    *,
+    data: Unlabelled,
+    out: Annotated[str, Parameter(help="Where the palette is written, a .npy file.")],
+    colours: Annotated[int, Parameter(help="Number of colours.")] = 512,
+    seed: int = 0,
+    as_json: Json = False,
+) -> None:
+    """Fit a palette of colours to images of your own, for target.kind=clusters."""
+    from simmim.tasks.palette import fit_palette
+
+    palette = fit_palette(data, out=Path(out), colours=colours, seed=seed)
+    if as_json:
+        print_json(palette._asdict())
+    else:
+        print(f"{palette.file}: {palette.colours} colours, a pixel is {palette.distance:.3f} from its own (0 to 1)")
+        print(f"next: simmim pretrain RECIPE ... target.kind=clusters target.centres={palette.file}")
