@@ -91,12 +91,13 @@ def measure_setting(image_size: Size, *, strategy: str = "random", mask_patch: i
     except ValidationError as error:
         problem = error.errors()[0]
         raise ValueError(f"{problem['loc'][0]} = {problem['input']!r}: {problem['msg']}") from None
-    distance = _average(masking, image_size, mask_patch)
+    distance = average_of(masking, image_size, mask_patch)
     band = good_band(image_size)
     return Setting(strategy, mask_patch, ratio, distance, band.low <= distance <= band.high)
 
 
-def _average(masking: Masking, image_size: Size, mask_patch: int) -> float:
+def average_of(masking: Masking, image_size: Size, mask_patch: int) -> float:
+    """AvgDist in pixels, over so many masks of a fixed seed that cells of any size are equally sure."""
     cells = max(image_size[0] * image_size[1] // mask_patch**2, 1)
     budget = _MANY_CELLS if cells > 64 else _CELLS_A_SETTING
     batch = min(max(budget // cells, _FEWEST_MASKS), _MOST_MASKS)

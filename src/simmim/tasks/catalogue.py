@@ -91,10 +91,10 @@ def resolve(
         raise RecipeError(f"recipe {recipe} is for {found}, not for {task}")
     model = TASKS[found]
     tree = merge(tree, read_overrides(overrides), model)
-    return load(model, merge(tree, _nested(extra or {}), model), source=f"recipe {recipe}")
+    return load(model, merge(tree, nested(extra or {}), model), source=f"recipe {recipe}")
 
 
-def _nested(settings: Mapping[str, Any]) -> Tree:
+def nested(settings: Mapping[str, Any]) -> Tree:
     """{"data.source": x} as {"data": {"source": x}}."""
     tree: Tree = {}
     for path, value in settings.items():

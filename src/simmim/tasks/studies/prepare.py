@@ -1,0 +1,13 @@
+"""Files that the targets of a study need, made once from its own images."""
+
+from pathlib import Path
+
+from simmim.tasks.palette import fit_palette
+from simmim.tasks.studies.study import Study
+
+
+def prepare(study: Study, *, data: str | Path, out: Path) -> None:
+    """Make what is not there yet: a file put there by hand, such as iGPT's palette, is taken as it is."""
+    wanted = study.prepare
+    if wanted.palette is not None and not (out / "palette.npy").exists():
+        fit_palette(data, out=out / "palette.npy", colours=wanted.palette)
