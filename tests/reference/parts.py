@@ -19,7 +19,14 @@ from simmim.encoders import (
     ViTConfig,
 )
 from simmim.heads import InverseSwinHeadConfig
-from simmim.targets import ClusterTarget, PatchPixelTarget
+from simmim.targets import (
+    ClusterTarget,
+    DiscreteVAE,
+    PatchPixelTarget,
+    TokenTarget,
+    VAEShape,
+    save_tokenizer,
+)
 from simmim.units import Size
 
 Case = tuple[str, EncoderConfig, Size, int]
@@ -98,4 +105,9 @@ def example_target(config: type, *, channels: int, folder: Path) -> Any:
     if config is ClusterTarget:
         np.save(folder / "palette.npy", np.random.default_rng(0).random((6, channels)))
         return config(centres=str(folder / "palette.npy"), stride=2)
+    if config is TokenTarget:
+        torch.manual_seed(0)
+        shape = VAEShape(channels=channels, words=6, width=8, blocks=1, groups=2, embedding=4, squashed=False)
+        save_tokenizer(folder / "tokenizer.safetensors", DiscreteVAE(shape))
+        return config(weights=str(folder / "tokenizer.safetensors"))
     return config()

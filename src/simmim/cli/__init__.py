@@ -29,7 +29,7 @@ def _resume_command() -> str:
     if world != here:
         return "the same torchrun command, and --resume"
     start = ["simmim"] if world == "1" else ["torchrun", "--nproc-per-node", world, "-m", "simmim"]
-    return shlex.join([*start, *words, *([] if words[:1] == ["demo"] else ["--resume"])])
+    return shlex.join([*start, *words, *([] if words[:1] in (["demo"], ["ablate"]) else ["--resume"])])
 
 
 def main(run: Callable[[], object] = app) -> None:

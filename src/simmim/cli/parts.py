@@ -1,11 +1,11 @@
-"""Verbs that prepare the parts of a run: avgdist, clusters."""
+"""Verbs that prepare the parts of a run: avgdist, clusters, tokenizer."""
 
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from simmim.cli.app import Json, Unlabelled, app, print_json
+from simmim.cli.app import Json, Resume, Seed, Unlabelled, Words, app, given, print_json, say
 
 
 @app.command
@@ -62,3 +62,33 @@ def clusters(
     else:
         print(f"{palette.file}: {palette.colours} colours, a pixel is {palette.distance:.3f} from its own (0 to 1)")
         print(f"next: simmim pretrain RECIPE ... target.kind=clusters target.centres={palette.file}")
+
+
+@app.command
+def tokenizer(
+    data: Unlabelled,
+    *settings: Words,
+    out: Annotated[str, Parameter(help="Where the tokenizer is written, a .safetensors file.")],
+    recipe: Annotated[str, Parameter(help="A recipe of the task tokenizer.")] = "tokenizer",
+    seed: Seed = None,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Train a small tokenizer on images of your own, for target.kind=tokens.
+
+    Example: simmim tokenizer photos --out words.safetensors words=512
+    """
+    from simmim.tasks.catalogue import resolve
+    from simmim.tasks.tokenizer import TokenizerConfig, train_tokenizer
+
+    config = resolve(recipe, settings, task="tokenizer", extra=given(**{"data.source": data}, seed=seed))
+    assert isinstance(config, TokenizerConfig)
+    made = train_tokenizer(config, out=Path(out), resume=resume)
+    if as_json:
+        print_json(made._asdict())
+        return
+    say(
+        f"{made.file}: {made.used:.0f} of {made.words} words in use; images drawn from them are off by {made.error:.3f} (0 to 1)"
+    )
+    say(f"picture: {made.picture}")
+    say(f"next: simmim pretrain RECIPE ... target.kind=tokens target.weights={made.file}")

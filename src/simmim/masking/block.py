@@ -48,17 +48,19 @@ class BlockMasking(Part, frozen=True):
     def _add_rectangles(self, cells: Cells, hidden: int, generator: torch.Generator) -> Cells:
         """Try one rectangle in every image at a time; an image rests when it is full or ten tries in a row failed."""
         smallest = (self.min_block / self.mask_patch) ** 2
+        finished, numbers = cells.clone(), torch.arange(len(cells), device=cells.device)
         failures = torch.zeros(len(cells), dtype=torch.long, device=cells.device)
-        while True:
+        while len(numbers):
             missing = hidden - cells.flatten(1).sum(dim=1)
-            active = (missing > 0) & (failures < _TRIES)
-            if not active.any():
-                return cells
             rectangle = _rectangles(cells, smallest, missing, generator)
             new = (rectangle & ~cells).flatten(1).sum(dim=1)
-            fits = active & (new > 0) & (new <= missing)
+            fits = (new > 0) & (new <= missing)
             cells = cells | (rectangle & fits[:, None, None])
             failures = torch.where(fits, 0, failures + 1)
+            active = (new * fits < missing) & (failures < _TRIES)
+            finished[numbers[~active]] = cells[~active]
+            numbers, cells, failures = numbers[active], cells[active], failures[active]
+        return finished
 
 
 def _rectangles(cells: Cells, smallest: float, missing: Tensor, generator: torch.Generator) -> Cells:
@@ -80,14 +82,17 @@ def _grow(cells: Cells, hidden: int, generator: torch.Generator) -> Cells:
     """Hide cells at the border of the hidden region, at random, until the count is right in every image."""
     while True:
         missing = hidden - cells.flatten(1).sum(dim=1)
-        if not (missing > 0).any():
+        (short,) = (missing > 0).nonzero(as_tuple=True)
+        if not len(short):
             return cells
-        border = _beside(cells) & ~cells
-        border = torch.where(border.flatten(1).any(dim=1)[:, None, None], border, ~cells)  # nothing is hidden yet
-        rank = torch.rand(cells.shape, generator=generator, device=cells.device)
-        rank = torch.where(border, rank, 2.0).flatten(1).argsort(dim=1).argsort(dim=1)
-        chosen = (rank < missing[:, None]).view_as(cells) & border
-        cells = cells | chosen
+        some, lacking = cells[short], missing[short]
+        border = _beside(some) & ~some
+        border = torch.where(border.flatten(1).any(dim=1)[:, None, None], border, ~some)  # nothing is hidden yet
+        rank = torch.rand(some.shape, generator=generator, device=cells.device)
+        order = torch.where(border, rank, 2.0).flatten(1).argsort(dim=1)
+        first = torch.arange(order.shape[1], device=cells.device) < lacking[:, None]
+        chosen = torch.zeros_like(first).scatter(1, order, first).view_as(some) & border
+        cells = cells.index_copy(0, short, some | chosen)
 
 
 def _beside(cells: Cells) -> Cells:

@@ -28,7 +28,8 @@ class RandomMasking(Part, frozen=True):
         """Draw the masks; see `simmim.masking.Masking`."""
         rows, columns = grid_of_cells(image_size, mask_patch=self.mask_patch, patch_size=patch_size)
         hidden = hidden_count(rows * columns, self.ratio, mask_patch=self.mask_patch)
-        order = torch.rand(batch, rows * columns, generator=generator, device=generator.device).argsort(dim=1)
+        draw = torch.rand(batch, rows * columns, generator=generator, device=generator.device)
+        chosen = draw.topk(hidden, dim=1, largest=False, sorted=False).indices
         cells = torch.zeros(batch, rows * columns, dtype=torch.bool, device=generator.device)
-        cells = cells.scatter_(1, order[:, :hidden], True).view(batch, rows, columns)
+        cells = cells.scatter_(1, chosen, True).view(batch, rows, columns)
         return to_tokens(cells, self.mask_patch // patch_size)

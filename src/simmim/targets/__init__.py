@@ -8,6 +8,8 @@ from simmim.targets.bins import Bins, BinTarget
 from simmim.targets.clusters import Clusters, ClusterTarget
 from simmim.targets.normalised import LocalPixelTarget, NormalisedPixels, PatchPixelTarget
 from simmim.targets.pixels import Pixels, PixelTarget
+from simmim.targets.tokens import TokenTarget, VisionTokens
+from simmim.targets.vae import DiscreteVAE, VAEShape, load_tokenizer, save_tokenizer
 
 __all__ = [
     "AnyTarget",
@@ -15,6 +17,7 @@ __all__ = [
     "Bins",
     "ClusterTarget",
     "Clusters",
+    "DiscreteVAE",
     "LocalPixelTarget",
     "NormalisedPixels",
     "PatchPixelTarget",
@@ -22,6 +25,11 @@ __all__ = [
     "Pixels",
     "Target",
     "TargetConfig",
+    "TokenTarget",
+    "VAEShape",
+    "VisionTokens",
+    "load_tokenizer",
+    "save_tokenizer",
 ]
 
 
@@ -71,4 +79,7 @@ class TargetConfig(Protocol):
         ...
 
 
-AnyTarget = Annotated[TargetConfig, OneOf((PixelTarget, LocalPixelTarget, PatchPixelTarget, BinTarget, ClusterTarget))]
+AnyTarget = Annotated[
+    TargetConfig,
+    OneOf((PixelTarget, LocalPixelTarget, PatchPixelTarget, BinTarget, ClusterTarget, TokenTarget)),
+]

@@ -25,11 +25,16 @@ from simmim.config import (
 )
 from simmim.tasks.finetune import FinetuneConfig
 from simmim.tasks.pretrain import PretrainConfig
+from simmim.tasks.tokenizer import TokenizerConfig
 from simmim.units import Duration, LabelShare
 
-TaskConfig: TypeAlias = PretrainConfig | FinetuneConfig
+TaskConfig: TypeAlias = PretrainConfig | FinetuneConfig | TokenizerConfig
 
-TASKS: dict[str, type[PretrainConfig] | type[FinetuneConfig]] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
+TASKS: dict[str, type[PretrainConfig] | type[FinetuneConfig] | type[TokenizerConfig]] = {
+    "pretrain": PretrainConfig,
+    "finetune": FinetuneConfig,
+    "tokenizer": TokenizerConfig,
+}
 
 
 class RecipeSummary(NamedTuple):

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from simmim.config import Settings, to_tree, write_yaml
-from simmim.data import Batch, DataConfig, Source, Statistics, hold_out, measure, open_source
+from simmim.data import Batch, DataConfig, Source, Statistics, hold_out
 from simmim.encoders import AnyEncoder, ViTConfig
 from simmim.engine.distributed import MachineConfig
 from simmim.engine.folder import OutputConfig, RunFolder
@@ -26,6 +26,7 @@ from simmim.seeds import seed_of
 from simmim.shapes import Mask
 from simmim.targets import AnyTarget, PixelTarget
 from simmim.tasks.feed import Accompany, Feed
+from simmim.tasks.images import open_images, statistics_of
 from simmim.tasks.pictures import Gallery
 from simmim.tasks.training import (
     BuiltRun,
@@ -114,7 +115,7 @@ def build(config: PretrainConfig, session: Session) -> BuiltRun:
     """Make everything a run needs: data, model, optimizer, schedule."""
     processes, folder = session.processes, session.folder
     source, held_out = processes.from_main(lambda: _open(config.data))
-    statistics = _statistics(config, source, session)
+    statistics = statistics_of(config.data, source, session, seed=config.seed)
     torch.manual_seed(seed_of(config.seed, "weights"))
     model = build_model(config, statistics).to(processes.device)
     masks = draw_masks(config, model, batch=min(config.output.pictures, len(held_out or source)), step=-1)
@@ -180,33 +181,10 @@ def _groups(config: PretrainConfig, model: SimMIM) -> list[Group]:
     return group_parameters(model.named_parameters(), weight_decay=config.optimizer.weight_decay, exempt=exempt)
 
 
-def open_images(data: DataConfig) -> Source:
-    """The images a recipe names.
-
-    Raises:
-        ValueError: where it names none, or there are none.
-    """
-    if data.source is None:
-        raise ValueError("no images were named; give --data FOLDER, a list file, or the built-in set digits")
-    return open_source(data.source, split=data.split)
-
-
 def _open(data: DataConfig) -> tuple[Source, Source | None]:
     """The images to train on, and those that are held out for judging, if any; the same ones for every seed."""
     source = open_images(data)
     return hold_out(source, data.held_out / len(source), seed=0) if data.held_out else (source, None)
-
-
-def _statistics(config: PretrainConfig, source: Source, session: Session) -> Statistics:
-    """As the recipe gives them, as the run measured them when it began, or measured now."""
-    before, data = session.before, config.data
-    if before is not None:
-        return Statistics(before["channels"], tuple(before["mean"]), tuple(before["std"]), 0)
-    if data.mean is not None and data.std is not None:
-        return Statistics(data.channels or len(data.mean), data.mean, data.std, 0)
-    return session.processes.from_main(
-        lambda: measure(source, channels=data.channels, seed=config.seed, max_pixels=data.max_pixels)
-    )
 
 
 def draw_masks(config: PretrainConfig, model: SimMIM, *, batch: int, step: int) -> Mask:

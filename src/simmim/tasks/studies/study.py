@@ -32,7 +32,7 @@ class Preparation(Settings, frozen=True):
     palette: int | None = Field(default=None, ge=2)
     """Colours of the palette that is fitted as $palette."""
     tokenizer: dict[str, Any] | None = None
-    """Arguments of the tokenizer that is trained as $tokenizer."""
+    """Settings of the tokenizer that is trained as $tokenizer, by path."""
 
 
 class StudyRow(Settings, frozen=True):
