@@ -15,7 +15,7 @@ from simmim.model import Scored, SimMIM
 from simmim.targets import AnyTarget, BinTarget, PatchPixelTarget, PixelTarget
 
 _SIZE, _CHANNELS = (32, 32), 3
-_ENCODER = SwinConfig(patch_size=2, embed_dim=16, depths=(1, 1, 1), num_heads=(1, 2, 4), window=4)  # a stride of 8
+_ENCODER = SwinConfig(patch_size=2, embed_dim=8, depths=(1, 1, 1), num_heads=(1, 1, 2), window=4)  # a stride of 8
 
 
 def _targets() -> dict[str, dict[str, Any]]:
@@ -60,16 +60,22 @@ def test_two_steps_make_the_loss_smaller(masking: Any, head: Any, target: str, s
     model = SimMIM(encoder=encoder, head=example_head(head), target=asked, scored=scored)
     generator = torch.Generator().manual_seed(1)
     cells = 4 if TARGETS[target]["part"] is PatchPixelTarget else 8
-    masks = masking(mask_patch=cells, ratio=0.5)(4, image_size=_SIZE, patch_size=2, generator=generator)
-    smooth = np.random.default_rng(0).normal(size=(4, _CHANNELS, 4, 4))
+    masks = masking(mask_patch=cells, ratio=0.5)(2, image_size=_SIZE, patch_size=2, generator=generator)
+    smooth = np.random.default_rng(0).normal(size=(2, _CHANNELS, 4, 4))
     images = torch.nn.functional.interpolate(torch.from_numpy(smooth).float(), size=_SIZE, mode="bicubic")
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
-    losses: list[float] = []
-    for _ in range(3):
-        loss = model(images, masks).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss))
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    losses = [_step(model, learned, images, masks) for _ in range(3)]
     assert np.isfinite(losses).all()
-    assert losses[2] < losses[0]
+    assert losses[0] > losses[1] > losses[2]
+
+
+def _step(model: SimMIM, learned: list[torch.nn.Parameter], images: torch.Tensor, masks: torch.Tensor) -> float:
+    """A short step straight downhill, of the same length whatever the target's scale; the loss before it."""
+    loss = model(images, masks).loss
+    gradients = torch.autograd.grad(loss, learned, allow_unused=True)
+    norm = torch.stack([each.norm() for each in gradients if each is not None]).norm()
+    with torch.no_grad():
+        for parameter, gradient in zip(learned, gradients, strict=True):
+            if gradient is not None:
+                parameter -= 0.005 * gradient / norm
+    return float(loss.detach())

@@ -13,7 +13,9 @@ import yaml
 
 from simmim.config import RecipeError, write_yaml
 from simmim.data import Statistics
-from simmim.tasks.pretrain import build_model
+from simmim.masking import RandomMasking
+from simmim.targets import DiscreteVAE, VAEShape, save_tokenizer
+from simmim.tasks.pretrain import PretrainConfig, build_model
 from simmim.tasks.studies import ablate, cells_to_run, list_studies, read_study
 from simmim.tasks.studies.study import study_names
 from tasks.support import Process, complete, folder_of_pictures
@@ -165,26 +167,28 @@ def test_a_study_at_full_size_builds_its_models(name: str, tmp_path: Path) -> No
     """On the meta device: shapes, and no weights."""
     (tmp_path / "prepared").mkdir()
     np.save(tmp_path / "prepared" / "palette.npy", np.random.default_rng(0).random((512, 3)))
+    words = VAEShape(
+        channels=3, words=8192, width=4, blocks=1, embedding=4
+    )  # the published vocabulary, hardly any weights
+    save_tokenizer(tmp_path / "prepared" / "tokenizer.safetensors", DiscreteVAE(words))
     seen: set[str] = set()
     for run in cells_to_run(read_study(name), data="imagenet", prepared=tmp_path / "prepared"):
         config = run.config
         size, patch = config.data.image_size, config.masking.mask_patch  # type: ignore[union-attr]
         assert config.masking(2, image_size=size, patch_size=4, generator=torch.Generator()).any()
         assert size[0] % patch == 0
-        parts = write_yaml(config.model_copy(update={"masking": read_default()}))
+        parts = write_yaml(config.model_copy(update={"masking": RandomMasking()}))
         if parts in seen:
             continue
         seen.add(parts)
-        with torch.device("meta"):
-            model = build_model(config, Statistics(3, (0.5,) * 3, (0.25,) * 3, 0))
+        model = _on_meta(config)
         assert sum(parameter.numel() for parameter in model.parameters()) > 80e6
         assert all(parameter.is_meta for parameter in model.parameters())
 
 
-def read_default() -> Any:
-    from simmim.masking import RandomMasking
-
-    return RandomMasking()
+def _on_meta(config: PretrainConfig) -> torch.nn.Module:
+    with torch.device("meta"):
+        return build_model(config, Statistics(3, (0.5,) * 3, (0.25,) * 3, 0))
 
 
 def test_files_that_targets_need_are_made_once(tmp_path: Path) -> None:

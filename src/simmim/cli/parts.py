@@ -88,7 +88,7 @@ def tokenizer(
         print_json(made._asdict())
         return
     say(
-        f"{made.file}: {made.used:.0f} of {made.words} words in use; images drawn from them are off by {made.error:.3f} (0 to 1)"
+        f"{made.file}: {made.used:.0f} of {made.words} words in use; images drawn from them are off by {made.error:.3f}"
     )
     say(f"picture: {made.picture}")
     say(f"next: simmim pretrain RECIPE ... target.kind=tokens target.weights={made.file}")

@@ -190,6 +190,11 @@ def load_tokenizer(path: Path) -> DiscreteVAE:
     """
     if not path.is_file():
         raise ValueError(f"there is no tokenizer {str(path)!r}; make one with: simmim tokenizer DATA --out {path}")
+    with torch.device("cpu"):  # its weights are real even where a model is only planned, on the meta device
+        return _read_tokenizer(path).eval().requires_grad_(False)
+
+
+def _read_tokenizer(path: Path) -> DiscreteVAE:
     words = _words(path)
     if "tokenizer" in words:
         described = json.loads(words["tokenizer"])
@@ -203,7 +208,7 @@ def load_tokenizer(path: Path) -> DiscreteVAE:
             vae.load_state_dict(tensors)
         except RuntimeError as error:
             raise ValueError(f"{path} is no DALL-E tokenizer: {error}") from error
-    return vae.eval().requires_grad_(False)
+    return vae
 
 
 def _words(path: Path) -> dict[str, str]:

@@ -70,11 +70,12 @@ class Gallery:
     def take_picture(self, path: Path, *, note: str) -> None:
         """Draw original, masked and predicted."""
         rows = draw_reconstructions(self._model, self._raw, self.masks, self._statistics)
-        write_atomically(path, lambda part: draw_rows(rows, titles=TITLES, note=note).save(part, format="PNG"))
+        titles = TITLES[: len(rows[0].panels)]
+        write_atomically(path, lambda part: draw_rows(rows, titles=titles, note=note).save(part, format="PNG"))
 
 
 def draw_reconstructions(model: SimMIM, raw: Tensor, masks: Mask, statistics: Statistics) -> list[Row]:
-    """Original, masked and predicted, one row an image.
+    """Original, masked and predicted, one row an image; without the last where a target has no way back to colours.
 
     Args:
         model: the model; it is evaluated on its own device.
@@ -88,13 +89,13 @@ def draw_reconstructions(model: SimMIM, raw: Tensor, masks: Mask, statistics: St
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        predicted = model.reconstruct(images, masks)
+        predicted = [model.reconstruct(images, masks)] if getattr(model.target, "has_colours", True) else []
     model.train(was_training)
     low, high = _shown_range(raw, statistics.denormalise(images))
-    shown = [to_rgb(statistics.denormalise(each), low=low, high=high).cpu() for each in (images, predicted)]
+    original, *shown = (to_rgb(statistics.denormalise(each), low=low, high=high).cpu() for each in (images, *predicted))
     holes = holes_of(masks, images).cpu()
-    masked = torch.where(holes[:, None], torch.tensor(_HIDDEN_GREY), shown[0])
-    return [Row(panels) for panels in zip(shown[0], masked, shown[1], strict=True)]
+    masked = torch.where(holes[:, None], torch.tensor(_HIDDEN_GREY), original)
+    return [Row(panels) for panels in zip(original, masked, *shown, strict=True)]
 
 
 def holes_of(masks: Mask, images: RawImages) -> PixelMask:
