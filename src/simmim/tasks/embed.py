@@ -61,7 +61,7 @@ def embed(
     out = Path(out)
     _check_kind(out)
     encoder = FrozenEncoder(run)
-    (place,) = encoder.layers.places(layer=layer or encoder.layers.depth, pooling=pooling)
+    (place,) = encoder.layers.places(layer=encoder.layers.depth if layer is None else layer, pooling=pooling)
     source = open_source(data)
     found = encoder.read(source, [place], data=LabelledDataConfig(), batch=batch, workers=workers)
     files = [source.name(int(index)) for index in found.indices]
