@@ -10,6 +10,7 @@ PROMISED = [
     "MaskedPrediction",
     "SimMIM",
     "__version__",
+    "embed",
     "explain",
     "finetune",
     "list_recipes",

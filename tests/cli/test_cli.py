@@ -12,7 +12,7 @@ from tasks.support import folder_of_pictures, run
 
 pytestmark = pytest.mark.xdist_group("cli")
 
-VERBS = ("pretrain", "finetune", "probe", "reconstruct", "demo", "recipes", "show", "explain")
+VERBS = ("pretrain", "finetune", "probe", "embed", "reconstruct", "demo", "recipes", "show", "explain")
 
 _HELP = """
 import sys

@@ -1,15 +1,15 @@
 """The probes give what scikit-learn gives on features that plain timm extracts."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
 
 import simmim
@@ -53,30 +53,51 @@ def test_the_probe_says_what_it_learned_from(probed) -> None:
     assert (probed.training_images, probed.held_out_images, probed.classes) == (100, 797, 10)
 
 
-def test_nearest_neighbours_are_as_right_as_in_scikit_learn(probed, features: Features) -> None:
-    model = KNeighborsClassifier(probed.neighbours, weights="distance").fit(normalize(features[0]), features[1])
-    expected = float(model.score(normalize(features[2]), features[3]))
-    assert probed.knn_accuracy == pytest.approx(expected, abs=2 / 797)  # batches of another size round otherwise
-    assert probed.knn_accuracy > 0.13  # one in ten by guessing
-
-
-def test_the_linear_probe_is_as_right_as_in_scikit_learn(probed, features: Features) -> None:
+def test_the_last_layer_is_as_right_as_in_scikit_learn(run: Path, features: Features) -> None:
+    """The average of the patches behind the final norm, extracted by plain timm."""
+    probed = simmim.probe(run, data="digits", labels="10 per class", seed=4, layer=3, pooling="mean")
+    (point,) = probed.curve
     scaler = StandardScaler().fit(features[0])
-    model = LogisticRegression(C=probed.regularisation, max_iter=2000).fit(scaler.transform(features[0]), features[1])
-    expected = float(model.score(scaler.transform(features[2]), features[3]))
-    assert probed.linear_accuracy == pytest.approx(expected, abs=2 / 797)
-    assert probed.linear_accuracy > 0.13
+    learn, ask = scaler.transform(features[0]), scaler.transform(features[2])
+    linear = LogisticRegression(C=point.regularisation, max_iter=2000).fit(learn, features[1])
+    assert probed.linear_accuracy == pytest.approx(linear.score(ask, features[3]), abs=3 / 797)
+
+    def weights(distances: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.exp((1 - distances**2 / 2) / point.temperature)
+
+    knn = KNeighborsClassifier(point.neighbours, weights=weights).fit(normalize(learn), features[1])
+    assert probed.knn_accuracy == pytest.approx(knn.score(normalize(ask), features[3]), abs=3 / 797)
+    assert (probed.layer, probed.pooling, probed.knn_layer, probed.last_layer) == (3, "mean", 3, 3)
+    assert min(probed.linear_accuracy, probed.knn_accuracy) > 0.13  # one in ten by guessing
 
 
-def test_the_penalty_is_the_best_of_a_cross_validation_on_the_training_part(probed, features: Features) -> None:
-    folds = StratifiedKFold(5, shuffle=True, random_state=4)
-    score = {
-        strength: cross_val_score(
-            make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000)), *features[:2], cv=folds
-        ).mean()
-        for strength in (probed.regularisation, 1e-4, 1e2)
-    }
-    assert score[probed.regularisation] == pytest.approx(max(score.values()), abs=0.011)
+def test_the_choice_is_the_best_of_the_curve_in_cross_validation(probed) -> None:
+    assert [(point.layer, point.pooling) for point in probed.curve] == [
+        (layer, pooling) for layer in (1, 2, 3) for pooling in ("mean", "cls")
+    ]
+    best = max(probed.curve, key=lambda point: (point.linear_cross_validation, point.layer))
+    assert (best.layer, best.pooling, best.linear_held_out, best.regularisation) == (
+        probed.layer,
+        probed.pooling,
+        probed.linear_accuracy,
+        probed.regularisation,
+    )
+    near = max(probed.curve, key=lambda point: (point.knn_cross_validation, point.layer))
+    assert (near.layer, near.pooling, near.knn_held_out) == (
+        probed.knn_layer,
+        probed.knn_pooling,
+        probed.knn_accuracy,
+    )
+
+
+def test_the_run_keeps_result_and_picture(probed, run: Path) -> None:
+    simmim.probe(run, data="digits", labels="10 per class", seed=4)
+    kept = json.loads((run / "probe.json").read_text())
+    assert kept == json.loads(json.dumps(probed.as_json()))
+    assert len(kept["curve"]) == 6
+    with Image.open(run / "pictures" / "probe.png") as picture:
+        assert picture.width > 800
+        assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 20
 
 
 def test_the_same_encoder_in_a_file_is_judged_the_same(probed, run: Path) -> None:
@@ -86,3 +107,8 @@ def test_the_same_encoder_in_a_file_is_judged_the_same(probed, run: Path) -> Non
 def test_a_folder_without_class_folders_cannot_be_probed_and_the_layout_is_shown(run: Path, pictures: Path) -> None:
     with pytest.raises(ValueError, match="one sub-folder a class"):
         simmim.probe(run, data=pictures)
+
+
+def test_a_layer_that_is_not_there_is_refused_before_any_image_is_read(run: Path) -> None:
+    with pytest.raises(ValueError, match="no layer 4; this encoder has the layers 1 to 3"):
+        simmim.probe(run, data="digits", layer=4)

@@ -27,6 +27,8 @@ Out = Annotated[str, Parameter(help="Folder of the run; it must be new, or be re
 Seed = Annotated[int | None, Parameter(help="What all randomness is derived from.")]
 Resume = Annotated[bool, Parameter(negative="", help="Continue a run that was cut, or begin it.")]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON value in place of a table.")]
+Layer = Annotated[int | None, Parameter(help="Block whose features are taken, counted from 1.")]
+Pooling = Annotated[str | None, Parameter(help="Average of the patches (mean), or class token (cls).")]
 Words = Annotated[str, Parameter(help="Settings that differ from the recipe, each path=value.")]
 
 

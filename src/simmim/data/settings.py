@@ -9,7 +9,7 @@ from simmim.data.image import MAX_PIXELS
 from simmim.data.samples import Samples
 from simmim.data.source import Source
 from simmim.data.transforms import CentreCrop, RandomCrop, View
-from simmim.units import ImageCount, ImageSize, LabelShare
+from simmim.units import ImageCount, ImageSize, LabelShare, Size
 
 AnyView = Annotated[View, OneOf((RandomCrop, CentreCrop))]
 """The views a recipe may choose from."""
@@ -80,3 +80,10 @@ class LabelledDataConfig(Settings, frozen=True):
     """Share of the files that may be unreadable before the run stops."""
     max_pixels: int = Field(default=MAX_PIXELS, ge=1)
     """Height times width above which a file is refused as a decompression bomb."""
+
+    def view_samples(self, source: Source, *, view: View, size: Size, channels: int, seed: int) -> Samples:
+        """The images of a source under a view, at the size and channels of an encoder."""
+        bad_share, max_pixels = self.bad_share, self.max_pixels
+        return Samples(
+            source, view=view, size=size, channels=channels, seed=seed, bad_share=bad_share, max_pixels=max_pixels
+        )

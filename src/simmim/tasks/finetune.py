@@ -186,14 +186,8 @@ def build_classifier(
 
 
 def _samples(config: FinetuneConfig, statistics: Statistics, image_size: Size) -> Callable[[Source, View], Samples]:
-    return lambda source, view: Samples(
-        source,
-        view=view,
-        size=image_size,
-        channels=statistics.channels,
-        seed=config.seed,
-        bad_share=config.data.bad_share,
-        max_pixels=config.data.max_pixels,
+    return lambda source, view: config.data.view_samples(
+        source, view=view, size=image_size, channels=statistics.channels, seed=config.seed
     )
 
 

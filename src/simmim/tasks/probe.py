@@ -1,155 +1,218 @@
-"""Probing: how far the frozen features of an encoder go, by nearest neighbours and by a linear classifier."""
+"""Probing: how far the frozen features of an encoder go, by nearest neighbours and by a linear classifier, layer by layer."""
 
+import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_score  # pyright: ignore[reportUnknownVariableType]
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline  # pyright: ignore[reportUnknownVariableType]
-from sklearn.preprocessing import Normalizer, StandardScaler
 
-from simmim.data import CentreCrop, LabelledDataConfig, Samples, Source, Statistics, evaluation_batches
+from simmim.data import LabelledDataConfig
+from simmim.encoders.layers import Place
+from simmim.engine.bar import bar
+from simmim.engine.folder import RunFolder
+from simmim.files import write_text_atomically
+from simmim.report.probe_curve import Line, Panel, draw_probe
+from simmim.tasks import frozen_classifiers as classifiers
+from simmim.tasks.features import Features, FrozenEncoder
+from simmim.tasks.frozen_classifiers import Found, Labels
 from simmim.tasks.labelled import open_labelled
-from simmim.tasks.load import encoder_path, load_encoder
-from simmim.weights import EncoderFile, read_encoder
 
 _log = logging.getLogger("simmim")
 
-_NEIGHBOURS = (1, 5, 10, 20)
-_STRENGTHS = tuple(10.0**power for power in range(-4, 3))
-_MOST_FOLDS = 5
+RESULT_FILE, PICTURE = "probe.json", "probe.png"
+_REFINED = 3  # places whose penalty is searched finely, beside the last layer
+
+
+class Judged(NamedTuple):
+    """One point of the curve. What is called cross_validation knows the training images only."""
+
+    layer: int
+    pooling: str
+    linear_cross_validation: float
+    linear_held_out: float
+    regularisation: float
+    knn_cross_validation: float
+    knn_held_out: float
+    neighbours: int
+    temperature: float
 
 
 class Probed(NamedTuple):
-    """How well frozen features tell the classes apart, on images that were held out."""
+    """How well frozen features tell the classes apart, on images that were held out; all else was chosen without them."""
 
-    knn_accuracy: float
-    neighbours: int
-    """Chosen by cross-validation on the training part."""
+    layer: int
+    """Where the linear classifier does best in cross-validation on the training part; the last of equals."""
+    pooling: str
     linear_accuracy: float
+    """There, on the images held out."""
     regularisation: float
     """Inverse strength of the penalty, chosen the same way."""
+    knn_layer: int
+    """Where nearest neighbours do best, chosen the same way."""
+    knn_pooling: str
+    knn_accuracy: float
+    neighbours: int
+    temperature: float
+    last_layer: int
+    last_linear_accuracy: float
+    """Of the last layer with the best of its poolings, chosen the same way."""
+    last_knn_accuracy: float
     training_images: int
     held_out_images: int
     classes: int
+    curve: tuple[Judged, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as plain words and numbers."""
+        return {**self._asdict(), "curve": [point._asdict() for point in self.curve]}
 
 
-class _Features(NamedTuple):
-    training: NDArray[np.float32]
-    held_out: NDArray[np.float32]
-    training_labels: NDArray[np.int64]
-    held_out_labels: NDArray[np.int64]
+def probe(
+    run: str | Path,
+    *,
+    data: LabelledDataConfig,
+    layer: int | None = None,
+    pooling: str | None = None,
+    seed: int = 0,
+    batch: int = 64,
+    workers: int = 0,
+) -> Probed:
+    """Judge the encoder of a run by its frozen features. Nothing is trained but the probes; images are encoded once.
 
-
-def probe(run: str | Path, *, data: LabelledDataConfig, seed: int = 0, batch: int = 64, workers: int = 0) -> Probed:
-    """Judge the encoder of a run by its frozen features, averaged over the map. Nothing is trained but the probes.
+    Layers and poolings are compared by cross-validation on the training part. (Paper, 4.2: the layer that probes best.) A
+    run folder keeps the result as `probe.json` and the curve as `pictures/probe.png`.
 
     Args:
         run: a run folder, or an `encoder.safetensors`.
         data: the labelled images.
-        seed: chooses the labels, where `data.labels` asks for a part of them.
+        layer: this layer only, counted from 1; the last one is judged beside it.
+        pooling: "mean" of the patches, or "cls" token; what does better if not given.
+        seed: chooses the labels, where `data.labels` asks for a part of them, and the folds.
         batch: images encoded at a time.
         workers: processes that read images.
+
+    Raises:
+        ValueError: where layer or pooling are not there, or a class has a single image.
     """
-    features = _features(run, data, seed=seed, batch=batch, workers=workers)
-    folds = _folds(features.training_labels, seed)
-    neighbours, knn = _best(
-        [(count, _knn(count)) for count in _NEIGHBOURS if count <= _left_to_learn(features.training_labels, folds)],
-        features,
-        folds,
-    )
-    strength, linear = _best([(strength, _linear(strength)) for strength in _STRENGTHS], features, folds)
-    return Probed(
-        knn_accuracy=knn,
-        neighbours=int(neighbours),
-        linear_accuracy=linear,
-        regularisation=strength,
-        training_images=len(features.training),
-        held_out_images=len(features.held_out),
-        classes=len(np.unique(features.training_labels)),
-    )
-
-
-def _knn(neighbours: int) -> Any:
-    return make_pipeline(Normalizer(), KNeighborsClassifier(neighbours, weights="distance"))
-
-
-def _linear(strength: float) -> Any:
-    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000))
-
-
-def _folds(labels: NDArray[np.int64], seed: int) -> StratifiedKFold:
-    rarest = int(np.bincount(labels)[np.unique(labels)].min())
-    if rarest < 2:
-        raise ValueError("a class has a single training image; a probe needs at least 2 of each to choose its settings")
-    return StratifiedKFold(min(rarest, _MOST_FOLDS), shuffle=True, random_state=seed)
-
-
-def _left_to_learn(labels: NDArray[np.int64], folds: StratifiedKFold) -> int:
-    """Images that are left to be neighbours while one fold is judged."""
-    return len(labels) - -(-len(labels) // folds.get_n_splits())
-
-
-def _best(candidates: list[tuple[float, Any]], features: _Features, folds: StratifiedKFold) -> tuple[float, float]:
-    """The setting that does best in cross-validation on the training part, and its accuracy on what was held out."""
-    cross_validate = cast(Any, cross_val_score)  # scikit-learn says no types
-    scores = [
-        float(cross_validate(model, features.training, features.training_labels, cv=folds).mean())
-        for _, model in candidates
-    ]
-    setting, model = candidates[int(np.argmax(scores))]
-    model.fit(features.training, features.training_labels)
-    return setting, float(model.score(features.held_out, features.held_out_labels))
-
-
-def _features(run: str | Path, data: LabelledDataConfig, *, seed: int, batch: int, workers: int) -> _Features:
-    about = read_encoder(encoder_path(run))[1]
+    encoder = FrozenEncoder(run)
+    wanted = encoder.layers.places(layer=layer, pooling=pooling)
+    last = encoder.layers.places(layer=encoder.layers.depth, pooling=pooling)
+    places = list(dict.fromkeys([*wanted, *last]))
     training, held_out, _ = open_labelled(data, seed=seed)
-    encoder = load_encoder(run)
-    sides = [_encode(encoder, about, source, data, batch=batch, workers=workers) for source in (training, held_out)]
-    (training_features, training_labels), (held_out_features, held_out_labels) = sides
-    return _Features(training_features, held_out_features, training_labels, held_out_labels)
+    sides = [encoder.read(source, places, data=data, batch=batch, workers=workers) for source in (training, held_out)]
+    probed = judge(sides[0], sides[1], wanted=wanted, seed=seed)
+    if Path(run).is_dir():
+        _keep(probed, RunFolder(run))
+    return probed
 
 
-def _encode(
-    encoder: Any, about: EncoderFile, source: Source, data: LabelledDataConfig, *, batch: int, workers: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    statistics = Statistics(about.channels, about.mean, about.std, 0)
-    samples = Samples(
-        source,
-        view=CentreCrop(),
-        size=about.image_size,
-        channels=about.channels,
-        seed=0,
-        bad_share=data.bad_share,
-        max_pixels=data.max_pixels,
+def judge(training: Features, held_out: Features, *, wanted: Sequence[Place], seed: int) -> Probed:
+    """Choose on the training part, then ask once what was held out.
+
+    Args:
+        training: features to choose and to learn from.
+        held_out: features at the same places.
+        wanted: the places that may be chosen; the others are judged for comparison.
+        seed: of the folds.
+    """
+    linear, knn = _search(training, seed)
+    points = {place: _point(place, training, held_out, linear[place], knn[place]) for place in training.at}
+    last_layer = max(place.layer for place in points)
+    last = [place for place in points if place.layer == last_layer]
+    best_linear, best_knn = (_latest_best(wanted, found) for found in (linear, knn))
+    chosen, chosen_knn = points[best_linear], points[best_knn]
+    return Probed(
+        layer=best_linear.layer,
+        pooling=best_linear.pooling,
+        linear_accuracy=chosen.linear_held_out,
+        regularisation=chosen.regularisation,
+        knn_layer=best_knn.layer,
+        knn_pooling=best_knn.pooling,
+        knn_accuracy=chosen_knn.knn_held_out,
+        neighbours=chosen_knn.neighbours,
+        temperature=chosen_knn.temperature,
+        last_layer=last_layer,
+        last_linear_accuracy=points[_latest_best(last, linear)].linear_held_out,
+        last_knn_accuracy=points[_latest_best(last, knn)].knn_held_out,
+        training_images=len(training.labels),
+        held_out_images=len(held_out.labels),
+        classes=len(np.unique(training.labels)),
+        curve=tuple(points.values()),
     )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    encoder.to(device)
-    features: list[NDArray[np.float32]] = []
-    labels: list[NDArray[np.int64]] = []
-    with torch.no_grad():
-        for part in evaluation_batches(samples, batch=batch, workers=workers):
-            for path, reason in part.problems.items():
-                _log.warning("%s is left out: %s", path, reason)
-            part = part.readable()
-            if not len(part):
-                continue
-            pooled = average_map(encoder, statistics.normalise(part.images.to(device)))
-            features.append(pooled.cpu().numpy())
-            labels.append(part.labels.numpy())
-    return np.concatenate(features), np.concatenate(labels)
 
 
-def average_map(encoder: Any, images: torch.Tensor) -> torch.Tensor:
-    """The encoder's features averaged over all places, class token left out (batch, num_features)."""
-    features: torch.Tensor = encoder.forward_features(images)
-    if features.ndim == 3:
-        return features[:, int(getattr(encoder, "num_prefix_tokens", 0)) :].mean(dim=1)
-    channels_last = features.shape[-1] == encoder.num_features
-    return features.mean(dim=(1, 2) if channels_last else (2, 3))
+def _search(training: Features, seed: int) -> tuple[dict[Place, Found], dict[Place, Found]]:
+    """The best settings at every place: a coarse grid of penalties for all, a fine one for the best and the last."""
+    labels, folds = training.labels, classifiers.folds_of(training.labels, seed)
+    linear, knn = dict[Place, Found](), dict[Place, Found]()
+    with bar("comparing layers", total=len(training.at)) as advance:
+        for place, features in training.at.items():
+            linear[place] = classifiers.search_linear(features, labels, folds, classifiers.COARSE_STRENGTHS)
+            knn[place] = classifiers.search_knn(features, labels, folds)
+            advance(1)
+    deepest = max(place.layer for place in linear)
+    ranked = sorted(linear, key=lambda place: -linear[place].accuracy)
+    refined = dict.fromkeys([*ranked[:_REFINED], *(place for place in linear if place.layer == deepest)])
+    with bar("searching the penalty", total=len(refined)) as advance:
+        for place in refined:
+            strengths = classifiers.fine_strengths(linear[place].setting.strength)
+            linear[place] = classifiers.search_linear(training.at[place], labels, folds, strengths)
+            advance(1)
+    return linear, knn
+
+
+def _latest_best(places: Sequence[Place], found: dict[Place, Found]) -> Place:
+    return max(places, key=lambda place: (found[place].accuracy, place.layer))
+
+
+def _point(place: Place, training: Features, held_out: Features, linear: Found, knn: Found) -> Judged:
+    sides = training.at[place], training.labels, held_out.at[place]
+    return Judged(
+        layer=place.layer,
+        pooling=place.pooling,
+        linear_cross_validation=linear.accuracy,
+        linear_held_out=_share(classifiers.answer_linear(*sides, linear.setting), held_out.labels),
+        regularisation=linear.setting.strength,
+        knn_cross_validation=knn.accuracy,
+        knn_held_out=_share(classifiers.answer_knn(*sides, knn.setting), held_out.labels),
+        neighbours=knn.setting.neighbours,
+        temperature=knn.setting.temperature,
+    )
+
+
+def _share(answers: Labels, right: Labels) -> float:
+    return float((answers == right).mean())
+
+
+def _keep(probed: Probed, folder: RunFolder) -> None:
+    """Write result and picture beside the run; a run that may only be read is judged all the same."""
+    try:
+        write_text_atomically(folder.path / RESULT_FILE, json.dumps(probed.as_json(), indent=2) + "\n")
+        draw_curve(probed, folder.pictures / PICTURE)
+    except PermissionError as error:
+        _log.warning("the result is not kept beside the run: %s", error)
+
+
+def draw_curve(probed: Probed, path: Path) -> None:
+    """Both classifiers over the layers."""
+
+    def lines(kind: str) -> dict[str, Line]:
+        poolings = dict.fromkeys(point.pooling for point in probed.curve)
+        of = {pooling: [point for point in probed.curve if point.pooling == pooling] for pooling in poolings}
+        return {
+            pooling: Line(
+                [point.layer for point in points],
+                [getattr(point, f"{kind}_cross_validation") for point in points],
+                [getattr(point, f"{kind}_held_out") for point in points],
+            )
+            for pooling, points in of.items()
+        }
+
+    panels = (
+        Panel("linear classifier", lines("linear"), (probed.layer, probed.pooling, probed.linear_accuracy)),
+        Panel("nearest neighbours", lines("knn"), (probed.knn_layer, probed.knn_pooling, probed.knn_accuracy)),
+    )
+    title = f"{probed.training_images} images to learn from, {probed.held_out_images} to judge"
+    draw_probe(panels, path, title=title)

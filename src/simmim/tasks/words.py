@@ -78,19 +78,28 @@ def finetune(
 
 
 def probe(
-    run: str | Path, *, data: str | Path, labels: str | None = None, seed: int = 0, workers: int = 0
+    run: str | Path,
+    *,
+    data: str | Path,
+    labels: str | None = None,
+    layer: int | None = None,
+    pooling: str | None = None,
+    seed: int = 0,
+    workers: int = 0,
 ) -> _probe.Probed:
-    """Judge an encoder by its frozen features: k nearest neighbours and a linear classifier.
+    """Judge an encoder by its frozen features, layer by layer: k nearest neighbours and a linear classifier.
 
     Args:
         run: folder of a run, or an `encoder.safetensors`.
         data: labelled images, as for `finetune`.
         labels: how many training labels are used, such as "10 per class" or "1 %"; all if not given.
+        layer: this layer only, counted from 1; the best in cross-validation if not given.
+        pooling: "mean" of the patches, or "cls" token; the better one if not given.
         seed: chooses the labels.
         workers: processes that read images.
     """
     block = load(LabelledDataConfig, {"source": str(data), "labels": labels}, source="probe")
-    return _probe.probe(run, data=block, seed=seed, workers=workers)
+    return _probe.probe(run, data=block, layer=layer, pooling=pooling, seed=seed, workers=workers)
 
 
 def _extra(settings: Mapping[str, Any] | None, *, data: str | Path | None, seed: int | None) -> dict[str, Any]:
