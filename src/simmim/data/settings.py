@@ -19,7 +19,8 @@ class DataConfig(Settings, frozen=True):
     """Which images a run sees and how they are brought to one size."""
 
     source: str | None = None
-    """A folder of any depth, a list file (.txt, .csv), or the built-in set digits."""
+    """A folder of any depth, a list file (.txt, .csv), tar or zip files, Parquet files, a saved Hugging Face data set, or
+    the built-in set digits."""
     split: str | None = None
     """Which part of the data set: train, val or test, where it is divided so; all of it if not given."""
     image_size: ImageSize
@@ -67,7 +68,8 @@ class LabelledDataConfig(Settings, frozen=True):
     """Labelled images for a task that follows pre-training; channels, mean and std are those of the encoder."""
 
     source: str | None = None
-    """A folder with one sub-folder a class, a list file with labels, or the built-in set digits."""
+    """A folder with one sub-folder a class, or a list file, tar or zip files, Parquet files, or a saved Hugging Face data
+    set with labels, or the built-in set digits."""
     image_size: ImageSize | None = None
     """Height and width of an image; that of the pre-training if not given."""
     view: AnyView = RandomCrop()
