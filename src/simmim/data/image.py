@@ -100,15 +100,23 @@ class ImageFile:
 
         Raises `UnreadableImage` when the file is damaged or holds values that are not finite.
         """
-        turned, flips = _ORIENTATIONS.get(self.orientation, (False, ()))
         with unreadable_on_failure():
-            array = self.read((at_least[1], at_least[0]) if at_least and turned else at_least)
-            pixels = _tensor_of(array)
-        pixels = pixels.transpose(1, 2) if turned else pixels
-        return pixels.flip(flips) if flips else pixels
+            pixels = tensor_of(self.read(self.stored(at_least)))
+        return oriented(pixels, self.orientation)
+
+    def stored(self, at_least: Size | None) -> Size | None:
+        """A size of the upright picture as that of the stored one."""
+        return (at_least[1], at_least[0]) if at_least and is_turned(self.orientation) else at_least
 
 
-def _tensor_of(array: NDArray[Any]) -> Tensor:
+def oriented(pixels: Tensor, orientation: int) -> Tensor:
+    """A stored picture (channels, height, width) turned upright by its EXIF number."""
+    turned, flips = _ORIENTATIONS.get(orientation, (False, ()))
+    pixels = pixels.transpose(1, 2) if turned else pixels
+    return pixels.flip(flips) if flips else pixels
+
+
+def tensor_of(array: NDArray[Any]) -> Tensor:
     """(height, width, channels) of any number type to (channels, height, width), uint8 or float32."""
     kind, width = array.dtype.kind, array.dtype.itemsize
     if kind not in "buif":

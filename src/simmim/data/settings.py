@@ -9,6 +9,7 @@ from simmim.data.image import MAX_PIXELS
 from simmim.data.samples import Samples
 from simmim.data.source import Source
 from simmim.data.transforms import CentreCrop, RandomCrop, View
+from simmim.data.valid import Invalid
 from simmim.units import ImageCount, ImageSize, LabelShare
 
 AnyView = Annotated[View, OneOf((RandomCrop, CentreCrop))]
@@ -31,6 +32,9 @@ class DataConfig(Settings, frozen=True):
     """Mean of each channel, 8-bit values divided by 255; measured on the data if not given."""
     std: tuple[float, ...] | None = None
     """Spread of each channel, in the same scale; measured on the data if not given."""
+    invalid: Invalid | None = None
+    """What marks a pixel as empty, so that it is neither hidden nor scored nor measured: black (areas at the border),
+    alpha (transparent), nan, or a value as it stands in the file; nothing if not given."""
     view: AnyView = RandomCrop()
     """Which part of an image a sample shows."""
     held_out: ImageCount = Field(default=0, ge=0)
@@ -58,9 +62,15 @@ class DataConfig(Settings, frozen=True):
     def view_samples(self, source: Source, channels: int, *, seed: int, centred: bool = False) -> Samples:
         """The images of a source as training sees them, or `centred`: the middle of each, nothing random."""
         view = CentreCrop() if centred else self.view
-        size, bad_share, max_pixels = self.image_size, self.bad_share, self.max_pixels
         return Samples(
-            source, view=view, size=size, channels=channels, seed=seed, bad_share=bad_share, max_pixels=max_pixels
+            source,
+            view=view,
+            size=self.image_size,
+            channels=channels,
+            seed=seed,
+            bad_share=self.bad_share,
+            max_pixels=self.max_pixels,
+            invalid=self.invalid,
         )
 
 
@@ -72,6 +82,8 @@ class LabelledDataConfig(Settings, frozen=True):
     set with labels, or the built-in set digits."""
     image_size: ImageSize | None = None
     """Height and width of an image; that of the pre-training if not given."""
+    invalid: Invalid | None = None
+    """What marks a pixel as empty, so that it is shown as the mean; as in pre-training."""
     view: AnyView = RandomCrop()
     """Which part of an image a training sample shows."""
     labels: LabelShare | None = None

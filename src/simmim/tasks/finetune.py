@@ -194,6 +194,7 @@ def _samples(config: FinetuneConfig, statistics: Statistics, image_size: Size) -
         seed=config.seed,
         bad_share=config.data.bad_share,
         max_pixels=config.data.max_pixels,
+        invalid=config.data.invalid,
     )
 
 

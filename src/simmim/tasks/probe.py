@@ -128,6 +128,7 @@ def _encode(
         seed=0,
         bad_share=data.bad_share,
         max_pixels=data.max_pixels,
+        invalid=data.invalid,
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder.to(device)
@@ -140,7 +141,8 @@ def _encode(
             part = part.readable()
             if not len(part):
                 continue
-            pooled = average_map(encoder, statistics.normalise(part.images.to(device)))
+            valid = None if part.valid is None else part.valid.to(device)
+            pooled = average_map(encoder, statistics.normalise(part.images.to(device), valid))
             features.append(pooled.cpu().numpy())
             labels.append(part.labels.numpy())
     return np.concatenate(features), np.concatenate(labels)
