@@ -50,7 +50,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         return "is not there" if error.errno == errno.ENOENT else f"cannot be opened: {error.strerror}"
     if isinstance(error, ImportError):
-        return f"needs the package {error.name}, which is not installed: pip install {error.name}"
+        wanted = '"simmim[dicom]"' if error.name == "pydicom" else error.name
+        return f"needs the package {error.name}, which is not installed: pip install {wanted}"
     if str(error) and not isinstance(error, IndexError | KeyError | TypeError | AttributeError):
         return f"is damaged: {' '.join(str(error).split())}"
     return f"is damaged: the decoder failed with {type(error).__name__}"
@@ -86,6 +87,8 @@ class ImageFile:
     orientation: int = 1
     alpha: bool = False
     """Whether the last channel is transparency; the channels of an array or of a satellite are not."""
+    stack: "Callable[[], Stack] | None" = None
+    """Looks for further pages, of which this image is the first; None in a file that can have no others."""
 
     @property
     def colours(self) -> int:
@@ -107,6 +110,14 @@ class ImageFile:
     def stored(self, at_least: Size | None) -> Size | None:
         """A size of the upright picture as that of the stored one."""
         return (at_least[1], at_least[0]) if at_least and is_turned(self.orientation) else at_least
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The pages of a file: how many, and how one of them is opened, counted from 0."""
+
+    count: int
+    page: Callable[[int], ImageFile]
 
 
 def oriented(pixels: Tensor, orientation: int) -> Tensor:

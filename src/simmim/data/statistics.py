@@ -1,6 +1,6 @@
 """Mean and spread of the pixels of a data set, and how many channels it has."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from simmim.seeds import stream
 from simmim.shapes import Images, PixelMask, RawImages
 
 _LONGEST_SIDE = 256  # larger images are measured at this size, about that of a training sample
+_NAMED = 20  # files of each number of channels that an error lists
 _CONSTANT = 1e-6  # a spread below this share of the mean is rounding
 
 
@@ -75,7 +76,7 @@ def measure(
     Files that cannot be read are left out. Raises `ValueError` if none can be, or if the images do not go together.
     """
     measured: list[_Sums] = []
-    examples: dict[int, str] = {}
+    names: dict[int, list[str]] = {}
     failures: dict[str, str] = {}
     for index in _evenly(len(source), samples, seed):
         try:
@@ -87,12 +88,12 @@ def measure(
         except (UnreadableImage, OSError) as error:
             failures[source.name(index)] = str(error)
             continue
-        examples.setdefault(len(pixels), source.name(index))
+        names.setdefault(len(pixels), []).append(source.name(index))
         measured.append(_sums(pixels, valid))
     if not measured:
         path, reason = next(iter(failures.items()), ("the source", "is empty"))
         raise ValueError(f"none of {len(failures)} images could be measured; the first: {path} {reason}")
-    return _combined(measured, channels=_agreed(examples))
+    return _combined(measured, channels=_agreed(names))
 
 
 def _evenly(count: int, samples: int, seed: int) -> list[int]:
@@ -118,13 +119,18 @@ def _sums(pixels: Tensor, valid: Tensor | None) -> _Sums:
     return _Sums(flat.shape[1], flat.sum(dim=1).numpy(), flat.square().sum(dim=1).numpy())
 
 
-def _agreed(examples: Mapping[int, str]) -> int:
-    """The number of channels of the data set; `examples` names a file of each number found."""
-    found = set(examples)
+def _agreed(names: Mapping[int, Sequence[str]]) -> int:
+    """The number of channels of the data set; `names` are the files of each number found."""
+    found = set(names)
     if len(found) == 1 or found == {1, 3}:
         return max(found)
-    named = ", ".join(f"{path} has {count}" for count, path in sorted(examples.items()))
-    raise ValueError(f"the images differ in their number of channels: {named}; set data.channels, or part them")
+    named = "".join(f"\n  {count} channels: {_some(files)}" for count, files in sorted(names.items()))
+    raise ValueError(f"the images differ in their number of channels; set data.channels, or part them:{named}")
+
+
+def _some(files: Sequence[str]) -> str:
+    more = len(files) - _NAMED
+    return ", ".join(files[:_NAMED]) + (f" and {more} more of those measured" if more > 0 else "")
 
 
 def _combined(measured: list[_Sums], *, channels: int) -> Statistics:

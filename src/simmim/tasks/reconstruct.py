@@ -44,7 +44,7 @@ def reconstruct(
     """
     loaded = load_with_settings(run)
     loaded.model.to("cuda" if torch.cuda.is_available() else "cpu")
-    sources = [_source(path) for path in images]
+    sources = [loaded.config.data.arranged(_source(path)) for path in images]
     done: list[Reconstructed] = []
     for source in sources:
         for index in range(len(source)):
