@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from simmim.encoders import Encoder
 from simmim.heads import HeadConfig
-from simmim.shapes import Features, Images, Mask, Prediction, TargetMap, Tokens
+from simmim.shapes import Features, Images, Mask, PixelMask, Prediction, TargetMap, Tokens
 from simmim.targets import Target
 from simmim.units import check_multiple
 
@@ -61,18 +61,19 @@ class SimMIM(nn.Module):
         self._answers_a_cell = target.stride // cell
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
-    def forward(self, images: Images, mask: Mask) -> MaskedPrediction:
+    def forward(self, images: Images, mask: Mask, valid: PixelMask | None = None) -> MaskedPrediction:
         """Hide, encode, predict, compare.
 
         Args:
             images: normalised images (batch, channels, height, width).
             mask: true where a token is hidden (batch, grid_h, grid_w).
+            valid: true where a pixel may be compared (batch, height, width); all of them if not given.
         """
         tokens = self.hide(self.encoder.embed(images), mask)
         features = self.encoder.encode(tokens)
         prediction = self.predict(features)
         target = self.target(images)
-        return MaskedPrediction(self.compare(prediction, target, mask), prediction, target)
+        return MaskedPrediction(self.compare(prediction, target, mask, valid), prediction, target)
 
     def hide(self, tokens: Tokens, mask: Mask) -> Tokens:
         """Put the mask token where the mask is true."""
@@ -88,24 +89,34 @@ class SimMIM(nn.Module):
         answer: Tensor = self.head(features)
         return answer if self._answers_a_cell == 1 else F.avg_pool2d(answer, self._answers_a_cell)
 
-    def compare(self, prediction: Prediction, target: TargetMap, mask: Mask) -> Tensor:
+    def compare(self, prediction: Prediction, target: TargetMap, mask: Mask, valid: PixelMask | None = None) -> Tensor:
         """The loss: errors summed over what is scored, divided by its cells and by the channels.
 
         (Official file: models/simmim.py, where the same sum is divided by the hidden pixels + 1e-5 and by 3 channels.)
         """
         errors = self.target.distance(prediction, target)
-        weights = self.score_map(mask).to(errors.dtype)
+        weights = self.score_map(mask, valid).to(errors.dtype)
+        if valid is not None:
+            errors = torch.where(weights[:, None] > 0, errors, 0)
         return (errors * weights[:, None]).sum() / (weights.sum() + _EMPTY) / errors.shape[1]
 
-    def score_map(self, mask: Mask) -> Tensor:
-        """How much each cell of the target counts, 0 to 1 (batch, cells_h, cells_w): the part of it that is hidden."""
+    def score_map(self, mask: Mask, valid: PixelMask | None = None) -> Tensor:
+        """How much each cell of the target counts, 0 to 1 (batch, cells_h, cells_w): the part of it that is hidden.
+
+        A cell with a pixel that is not valid counts nothing.
+        """
         if self.scored == "everywhere":
             mask = torch.ones_like(mask)
         shared = math.gcd(self.encoder.patch_size, self.target.stride)
         fine = mask.float().repeat_interleave(self.encoder.patch_size // shared, dim=1)
         fine = fine.repeat_interleave(self.encoder.patch_size // shared, dim=2)
         cells = self.target.stride // shared
-        return fine if cells == 1 else F.avg_pool2d(fine, cells)
+        hidden = fine if cells == 1 else F.avg_pool2d(fine, cells)
+        return hidden if valid is None else hidden * self._whole_cells(valid)
+
+    def _whole_cells(self, valid: PixelMask) -> Tensor:
+        stride = self.target.stride
+        return -F.max_pool2d(-valid.float(), stride) if stride > 1 else valid.float()
 
     def reconstruct(self, images: Images, mask: Mask) -> Images:
         """The images with the prediction in their holes, for looking at; as colours, whatever the target is."""

@@ -2,6 +2,8 @@
 
 import io
 import logging
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -9,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from simmim.data.image import ImageFile, UnreadableImage, check_size, is_turned
+from simmim.data.image import ImageFile, Stack, UnreadableImage, check_size, is_turned, unreadable_on_failure
 from simmim.data.photo import picture, pillow_rules
 from simmim.units import Size
 
@@ -55,7 +57,29 @@ def open_tiff(source: Path | bytes, *, max_pixels: int) -> ImageFile:
         if not _is_ordinary(image):
             return _open_with_tifffile(stream, max_pixels=max_pixels)
         check_size(image.height, image.width, max_pixels=max_pixels)
-    return picture(image, reopen=lambda: Image.open(stream, formats=("TIFF",)))
+    first = picture(image, reopen=lambda: _frame(stream, 0))
+    return replace(first, stack=lambda: _frames(stream))
+
+
+def _frame(stream: io.BytesIO, number: int) -> Image.Image:
+    image = Image.open(stream, formats=("TIFF",))
+    image.seek(number)
+    return image
+
+
+def _frames(stream: io.BytesIO) -> Stack:
+    """The pages of a file whose first one is ordinary."""
+    with pillow_rules():
+        count = int(getattr(_frame(stream, 0), "n_frames", 1))
+
+    def page(number: int) -> ImageFile:
+        with unreadable_on_failure(), pillow_rules():
+            image = _frame(stream, number)
+            if _is_ordinary(image):
+                return picture(image, reopen=lambda: _frame(stream, number))
+        return _page(stream, number)
+
+    return Stack(count, page)
 
 
 def _is_ordinary(image: Image.Image) -> bool:
@@ -84,7 +108,36 @@ def _open_with_tifffile(stream: io.BytesIO, *, max_pixels: int) -> ImageFile:
             return _tiff_array(file)
 
     upright = (width, height) if is_turned(orientation) else (height, width)
-    return ImageFile(height=upright[0], width=upright[1], channels=channels, read=read, orientation=orientation)
+    return ImageFile(height=upright[0], width=upright[1], channels=channels, read=read, orientation=orientation,
+                     stack=lambda: _pages(stream))  # fmt: skip
+
+
+def _pages(stream: io.BytesIO) -> Stack:
+    import tifffile
+
+    stream.seek(0)
+    with unreadable_on_failure(), tifffile.TiffFile(stream) as file:
+        return Stack(len(file.pages), partial(_page, stream))
+
+
+def _page(stream: io.BytesIO, number: int) -> ImageFile:
+    """One page alone, through tifffile."""
+    import tifffile
+
+    def array() -> NDArray[Any]:
+        stream.seek(0)
+        with tifffile.TiffFile(stream) as file:
+            part = file.pages[number]
+            assert isinstance(part, tifffile.TiffPage)
+            return _upright_values(part, part.asarray())
+
+    with unreadable_on_failure():
+        stream.seek(0)
+        with tifffile.TiffFile(stream) as file:
+            part = file.pages[number]
+            assert isinstance(part, tifffile.TiffPage)
+            (height, width, channels), _ = _layout(part)
+    return ImageFile(height=height, width=width, channels=channels, read=lambda at_least: array())
 
 
 def _tiff_part(file: "tifffile.TiffFile") -> "tifffile.TiffPageSeries | tifffile.TiffPage":
@@ -108,17 +161,29 @@ def _channel_axis(part: "tifffile.TiffPageSeries | tifffile.TiffPage") -> int | 
 
 
 def _tiff_layout(file: "tifffile.TiffFile") -> tuple[tuple[int, int, int], int]:
-    part = _tiff_part(file)
+    size, _ = _layout(_tiff_part(file))
+    tag = file.pages.first.tags.get(_ORIENTATION)
+    return size, 1 if tag is None else int(tag.value)
+
+
+def _layout(part: "tifffile.TiffPageSeries | tifffile.TiffPage") -> tuple[tuple[int, int, int], int | None]:
     axis, shape = _channel_axis(part), list(part.shape)
     channels = 1 if axis is None else shape.pop(axis)
-    tag = file.pages.first.tags.get(_ORIENTATION)
-    return (shape[0], shape[1], channels), 1 if tag is None else int(tag.value)
+    return (shape[0], shape[1], channels), axis
 
 
 def _tiff_array(file: "tifffile.TiffFile") -> NDArray[Any]:
     part = _tiff_part(file)
-    array, axis = part.asarray(), _channel_axis(part)
-    if file.pages.first.photometric == 0 and array.dtype.kind == "u":  # zero is white
+    return _upright_values(part, part.asarray(), photometric=file.pages.first.photometric)
+
+
+def _upright_values(
+    part: "tifffile.TiffPageSeries | tifffile.TiffPage", array: NDArray[Any], photometric: int | None = None
+) -> NDArray[Any]:
+    axis = _channel_axis(part)
+    if (
+        getattr(part, "photometric", None) if photometric is None else photometric
+    ) == 0 and array.dtype.kind == "u":  # zero is white
         array = np.iinfo(array.dtype).max - array
     return array[:, :, None] if axis is None else np.moveaxis(array, axis, 2)
 

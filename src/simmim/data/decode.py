@@ -3,35 +3,55 @@
 from pathlib import Path
 
 from simmim.data.array import open_numpy, open_tiff
+from simmim.data.dicom import open_dicom
 from simmim.data.image import MAX_PIXELS, ImageFile, UnreadableImage, unreadable_on_failure
 from simmim.data.photo import open_photo
 
 SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".npy"}
+    {
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".bmp",
+        ".dib",
+        ".gif",
+        ".npy",
+        ".dcm",
+        ".dicom",
+    }
 )
 """Names of image files, by which a folder is searched. What a file really is, its content says."""
 
 _PILLOW = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"BM": "BMP", b"GIF8": "GIF"}
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NUMPY = b"\x93NUMPY"
+_DICOM, _PREAMBLE = b"DICM", 128
+_HEAD = _PREAMBLE + len(_DICOM)
 
 
 def open_image(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFile:
     """Read the header of an image file, given by its path or its content.
 
     Known are JPEG, PNG, WebP, BMP, GIF and animated pictures (their first frame), TIFF and `.npy` arrays with any
-    number of channels. EXIF orientation counts: `height` and `width` are those of the upright picture.
+    number of channels, DICOM. EXIF orientation counts: `height` and `width` are those of the upright picture.
 
     Raises `UnreadableImage`, with a reason in one line, if the file is missing, empty, of another format, damaged, or
     has more than `max_pixels` pixels. A damage behind the header shows only in `ImageFile.pixels`.
     """
     source = Path(source) if isinstance(source, str) else source
     with unreadable_on_failure():
-        head = source[:16] if isinstance(source, bytes) else _head(source)
+        head = source[:_HEAD] if isinstance(source, bytes) else _head(source)
         if head.startswith(_NUMPY):
             return open_numpy(source, max_pixels=max_pixels)
         if head.startswith(_TIFF):
             return open_tiff(source, max_pixels=max_pixels)
+        if head[_PREAMBLE:] == _DICOM:
+            return open_dicom(source, max_pixels=max_pixels)
         kind = _pillow_format(head)
         data = source if isinstance(source, bytes) else source.read_bytes()
         return open_photo(data, kind=kind, max_pixels=max_pixels)
@@ -39,7 +59,7 @@ def open_image(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS) -> I
 
 def _head(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(16)
+        return file.read(_HEAD)
 
 
 def _pillow_format(head: bytes) -> str:
@@ -50,4 +70,4 @@ def _pillow_format(head: bytes) -> str:
     for magic, kind in _PILLOW.items():
         if head.startswith(magic):
             return kind
-    raise UnreadableImage("is not an image of a known format: JPEG, PNG, WebP, TIFF, BMP, GIF or .npy")
+    raise UnreadableImage("is not an image of a known format: JPEG, PNG, WebP, TIFF, BMP, GIF, .npy or DICOM")

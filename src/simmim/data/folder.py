@@ -67,6 +67,6 @@ def _nothing_found(root: Path, index: FolderIndex) -> str:
     found = [f"{path}, which {reason}" for path, reason in list(index.problems.items())[:1]]
     found += [f"{count} x {suffix}" for suffix, count in list(index.others.items())[:5]]
     return (
-        f"{root} holds no image; looked for .jpg .png .webp .tif .bmp .gif .npy at any depth, "
+        f"{root} holds no image; looked for .jpg .png .webp .tif .bmp .gif .npy .dcm at any depth, "
         f"found {', '.join(found) or 'no files at all'}"
     )

@@ -50,7 +50,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         return "is not there" if error.errno == errno.ENOENT else f"cannot be opened: {error.strerror}"
     if isinstance(error, ImportError):
-        return f"needs the package {error.name}, which is not installed: pip install {error.name}"
+        wanted = '"simmim[dicom]"' if error.name == "pydicom" else error.name
+        return f"needs the package {error.name}, which is not installed: pip install {wanted}"
     if str(error) and not isinstance(error, IndexError | KeyError | TypeError | AttributeError):
         return f"is damaged: {' '.join(str(error).split())}"
     return f"is damaged: the decoder failed with {type(error).__name__}"
@@ -86,6 +87,8 @@ class ImageFile:
     orientation: int = 1
     alpha: bool = False
     """Whether the last channel is transparency; the channels of an array or of a satellite are not."""
+    stack: "Callable[[], Stack] | None" = None
+    """Looks for further pages, of which this image is the first; None in a file that can have no others."""
 
     @property
     def colours(self) -> int:
@@ -100,15 +103,31 @@ class ImageFile:
 
         Raises `UnreadableImage` when the file is damaged or holds values that are not finite.
         """
-        turned, flips = _ORIENTATIONS.get(self.orientation, (False, ()))
         with unreadable_on_failure():
-            array = self.read((at_least[1], at_least[0]) if at_least and turned else at_least)
-            pixels = _tensor_of(array)
-        pixels = pixels.transpose(1, 2) if turned else pixels
-        return pixels.flip(flips) if flips else pixels
+            pixels = tensor_of(self.read(self.stored(at_least)))
+        return oriented(pixels, self.orientation)
+
+    def stored(self, at_least: Size | None) -> Size | None:
+        """A size of the upright picture as that of the stored one."""
+        return (at_least[1], at_least[0]) if at_least and is_turned(self.orientation) else at_least
 
 
-def _tensor_of(array: NDArray[Any]) -> Tensor:
+@dataclass(frozen=True)
+class Stack:
+    """The pages of a file: how many, and how one of them is opened, counted from 0."""
+
+    count: int
+    page: Callable[[int], ImageFile]
+
+
+def oriented(pixels: Tensor, orientation: int) -> Tensor:
+    """A stored picture (channels, height, width) turned upright by its EXIF number."""
+    turned, flips = _ORIENTATIONS.get(orientation, (False, ()))
+    pixels = pixels.transpose(1, 2) if turned else pixels
+    return pixels.flip(flips) if flips else pixels
+
+
+def tensor_of(array: NDArray[Any]) -> Tensor:
     """(height, width, channels) of any number type to (channels, height, width), uint8 or float32."""
     kind, width = array.dtype.kind, array.dtype.itemsize
     if kind not in "buif":

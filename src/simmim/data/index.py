@@ -1,7 +1,5 @@
 """The index of a folder: every image file below it, found in one pass and remembered until the folder changes."""
 
-import hashlib
-import json
 import logging
 import os
 import stat
@@ -15,12 +13,13 @@ from pathlib import Path
 
 from simmim.data.decode import SUFFIXES
 from simmim.data.files import fault_of
-from simmim.files import DiskFull, write_text_atomically
+from simmim.data.kept import cache_file, keep, recall
 
 _log = logging.getLogger(__name__)
 
-_VERSION = 1
-_SETTLED_NS = 2_000_000_000  # coarser than the time stamps of any file system in use
+SETTLED_NS = 2_000_000_000
+"""Coarser than the time stamps of any file system in use."""
+
 _STRIDE = 1000  # files between two signs of life
 
 
@@ -49,11 +48,11 @@ def index_folder(root: Path) -> FolderIndex:
     if remembered is not None:
         return remembered
     started = time.time_ns()
-    with _signs_of_life(root) as tell:
+    with signs_of_life(root) as tell:
         index = scan_folder(root, tell=tell)
     # A folder that changed just now may change again within the same time stamp: such an index is not kept.
-    if started - max(index.folders.values(), default=started) > _SETTLED_NS:
-        _remember(root, index)
+    if started - max(index.folders.values(), default=started) > SETTLED_NS:
+        keep(cache_file(root), vars(index))
     return index
 
 
@@ -112,7 +111,8 @@ def _fault_of_entry(entry: os.DirEntry[str]) -> str | None:
 
 
 @contextmanager
-def _signs_of_life(root: Path) -> Generator[Callable[[int], None]]:
+def signs_of_life(root: Path | str) -> Generator[Callable[[int], None]]:
+    """Show how many images were found below a folder, where somebody looks; gives what is told that number."""
     if not sys.stderr.isatty():
         yield lambda files: None
         return
@@ -133,38 +133,15 @@ def _signs_of_life(root: Path) -> Generator[Callable[[int], None]]:
         yield tell
 
 
-def cache_file(root: Path) -> Path:
-    """Where the index of a folder is remembered: below `$XDG_CACHE_HOME`, or else `~/.cache`."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    key = hashlib.blake2b(os.fsencode(root.resolve()), digest_size=16).hexdigest()
-    return home / "simmim" / "index" / f"{key}.json"
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def _remember(root: Path, index: FolderIndex) -> None:
-    path, text = cache_file(root), json.dumps(vars(index))
-    try:
-        write_text_atomically(path, f"{_VERSION} {_digest(text)}\n{text}")
-    except (OSError, DiskFull) as error:
-        _log.debug("the index of %s cannot be kept: %s", root, error)
-
-
 def _remembered(root: Path) -> FolderIndex | None:
-    path = cache_file(root)
+    content = recall(cache_file(root))
     try:
-        heading, _, text = path.read_text(encoding="utf-8").partition("\n")
-        if heading != f"{_VERSION} {_digest(text)}":
-            _log.debug("the kept index %s is damaged, or of another version", path)
-            return None
-        index = FolderIndex(**json.loads(text))
-        return index if _is_current(root, index) else None
-    except FileNotFoundError:  # nothing kept yet, or a folder has gone
+        index = None if content is None else FolderIndex(**content)
+        return index if index is not None and _is_current(root, index) else None
+    except FileNotFoundError:  # a folder has gone
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        _log.debug("the kept index %s is of no use: %s", path, error)
+    except (OSError, TypeError) as error:
+        _log.debug("the kept index of %s is of no use: %s", root, error)
         return None
 
 

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from simmim.config import nearest
 from simmim.data.decode import SUFFIXES
 from simmim.data.files import Files, Paths, fault_of
+from simmim.data.labels import numbered
 
 LIST_SUFFIXES = (".txt", ".csv")
-
-_MOST_CLASSES = 10_000_000  # a larger "label" is an identifier of something else
 
 
 class _Line(NamedTuple):
@@ -82,13 +81,7 @@ def _numbered(file: Path, lines: list[_Line]) -> tuple[NDArray[np.int64], tuple[
             f"{file}, line {bare.number}: {bare.path} has no label; write it behind a tab or a comma, such as "
             f"{bare.path},cat"
         )
-    if all(label.isdecimal() for label in written):
-        labels = np.array([int(label) for label in written], dtype=np.int64)
-        if labels.max() > _MOST_CLASSES:
-            raise ValueError(f"{file}: the label {labels.max()} is too large for a class number, which count from 0")
-        return labels, tuple(map(str, range(int(labels.max()) + 1)))
-    names, labels = np.unique(np.array(written), return_inverse=True)
-    return labels.astype(np.int64), tuple(map(str, names))
+    return numbered(written, where=file)
 
 
 def _first(problems: dict[str, str]) -> str:

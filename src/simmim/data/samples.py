@@ -12,9 +12,10 @@ from torch.utils.data import Dataset
 from simmim.data.channels import check_channels, fit_channels
 from simmim.data.image import MAX_PIXELS, UnreadableImage
 from simmim.data.source import Source
-from simmim.data.transforms import View, render
+from simmim.data.transforms import View, render, render_valid
+from simmim.data.valid import Invalid
 from simmim.seeds import stream
-from simmim.shapes import RawImages
+from simmim.shapes import PixelMask, RawImages
 from simmim.units import Size
 
 SampleKey: TypeAlias = tuple[int, int]
@@ -33,6 +34,8 @@ class Sample:
     index: int
     label: int
     problems: dict[str, str]
+    valid: Tensor | None = None
+    """True where a pixel is not empty (height, width); None where that is not asked."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Batch:
     problems: dict[str, str]
     replaced: Tensor
     """True where a neighbour stands in for a file that could not be read."""
+    valid: PixelMask | None = None
+    """True where a pixel is not empty; None where that is not asked."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -58,6 +63,7 @@ class Batch:
             labels=self.labels[whole],
             indices=self.indices[whole],
             replaced=self.replaced[whole],
+            valid=None if self.valid is None else self.valid[whole],
         )
 
     def pin_memory(self) -> "Batch":
@@ -67,6 +73,7 @@ class Batch:
             images=self.images.pin_memory(),
             labels=self.labels.pin_memory(),
             indices=self.indices.pin_memory(),
+            valid=None if self.valid is None else self.valid.pin_memory(),
         )
 
 
@@ -87,9 +94,11 @@ class Samples(Dataset[Sample]):
         seed: int,
         bad_share: float = 0.05,
         max_pixels: int = MAX_PIXELS,
+        invalid: Invalid | None = None,
     ) -> None:
         self.source, self.view, self.size, self.channels, self.seed = source, view, size, channels, seed
         self.max_pixels = max_pixels
+        self.invalid: Invalid | None = invalid
         self._labels = source.labels
         self._tries = min(len(source), 1 + max(_PATIENCE, math.floor(bad_share * len(source))))
 
@@ -102,23 +111,27 @@ class Samples(Dataset[Sample]):
         for offset in range(self._tries):
             found = (index + offset) % len(self.source)
             try:
-                pixels = self._pixels(found, epoch=epoch, asked=index)
+                pixels, valid = self._pixels(found, epoch=epoch, asked=index)
             except (UnreadableImage, OSError) as error:
                 problems[self.source.name(found)] = str(error)
                 continue
             label = NO_LABEL if self._labels is None else int(self._labels[found])
-            return Sample(pixels, index, label, problems)
+            return Sample(pixels, index, label, problems, valid)
         path, reason = next(iter(problems.items()))
         raise ValueError(
             f"{self._tries} files in a row cannot be read, so the data set is given up; the first: {path} {reason}"
         )
 
-    def _pixels(self, found: int, *, epoch: int, asked: int) -> Tensor:
+    def _pixels(self, found: int, *, epoch: int, asked: int) -> tuple[Tensor, Tensor | None]:
         image = self.source.open(found, max_pixels=self.max_pixels)
         check_channels(image, wanted=self.channels)  # before the work of decoding
         generator = stream(self.seed, "crop", epoch, asked)
         box = self.view.box(image.height, image.width, size=self.size, generator=generator)
-        return fit_channels(render(image, box=box, size=self.size), channels=self.channels, alpha=image.alpha)
+        if self.invalid is None:
+            pixels, valid = render(image, box=box, size=self.size), None
+        else:
+            pixels, valid = render_valid(image, box=box, size=self.size, invalid=self.invalid)
+        return fit_channels(pixels, channels=self.channels, alpha=image.alpha), valid
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -126,10 +139,12 @@ def collate(samples: Sequence[Sample]) -> Batch:
     pixels = [sample.pixels for sample in samples]
     if any(image.is_floating_point() for image in pixels):
         pixels = [image if image.is_floating_point() else image.float() / 255 for image in pixels]
+    valid = [sample.valid for sample in samples if sample.valid is not None]
     return Batch(
         images=torch.stack(pixels),
         labels=torch.tensor([sample.label for sample in samples]),
         indices=torch.tensor([sample.index for sample in samples]),
         problems={path: reason for sample in samples for path, reason in sample.problems.items()},
         replaced=torch.tensor([bool(sample.problems) for sample in samples]),
+        valid=torch.stack(valid) if valid else None,
     )

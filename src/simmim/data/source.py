@@ -1,4 +1,4 @@
-"""Where images come from: a built-in name, a folder or a list file, all under one contract."""
+"""Where images come from: a built-in name, a folder, a list file, archives or tables, all under one contract."""
 
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -7,13 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simmim.config import nearest
+from simmim.data.archive import open_archives
 from simmim.data.digits import open_digits
-from simmim.data.folder import open_folder, splits_in, splits_of_folder
+from simmim.data.folder import SPLITS, open_folder, splits_in, splits_of_folder
 from simmim.data.image import ImageFile
+from simmim.data.index import index_folder
 from simmim.data.listing import LIST_SUFFIXES, open_listing
+from simmim.data.shards import SHARD_SUFFIXES, is_pattern, matching, shards_in, shards_of_split, splits_of_shards
+from simmim.data.tables import is_saved_dataset, open_parquet, open_saved, splits_of_saved
 
 _BUILT_IN = ("digits",)
-_ALLOWED = f"allowed: a folder of images, a list file ({', '.join(LIST_SUFFIXES)}), or the built-in set {_BUILT_IN[0]}"
+_ALLOWED = (
+    f"allowed: a folder of images, a list file ({', '.join(LIST_SUFFIXES)}), tar, zip or Parquet files or a pattern of "
+    f"them such as train-{{000..009}}.tar, a saved Hugging Face data set, or the built-in set {_BUILT_IN[0]}"
+)
 
 
 @runtime_checkable
@@ -68,10 +75,14 @@ def open_source(data: str | Path, *, split: str | None = None, labelled: bool = 
     if str(data) in _BUILT_IN:
         return open_digits(split)
     path = Path(data).expanduser()
+    if not path.exists() and is_pattern(str(data)):
+        return _open_shards(str(data), matching(str(data)), split=split, labelled=labelled)
     if path.is_dir():
-        return open_folder(_part(path, split), labelled=labelled)
+        return _open_dir(path, split=split, labelled=labelled)
     if not path.exists():
         raise ValueError(f"{data} is not there{_neighbour(path)}; {_ALLOWED}")
+    if path.suffix.lower() in SHARD_SUFFIXES:
+        return _open_shards(str(data), [path], split=split, labelled=labelled)
     if path.suffix.lower() not in LIST_SUFFIXES:
         raise ValueError(f"{data} is a file of the kind {path.suffix or 'without a suffix'}; {_ALLOWED}")
     if split is not None:
@@ -83,7 +94,57 @@ def splits_of(data: str | Path) -> tuple[str, ...]:
     """The splits that `open_source` can choose from, such as ("train", "val"); empty if the set is one piece."""
     if str(data) in _BUILT_IN:
         return "train", "val", "test"
-    return splits_of_folder(Path(data).expanduser())
+    path = Path(data).expanduser()
+    if not path.exists() and is_pattern(str(data)):
+        return tuple(splits_of_shards(matching(str(data))))
+    if is_saved_dataset(path):
+        return tuple(_saved_splits(path))
+    return splits_of_folder(path) or (tuple(splits_of_shards(shards_in(path))) if _is_of_shards(path) else ())
+
+
+def _open_dir(path: Path, *, split: str | None, labelled: bool) -> Source:
+    if is_saved_dataset(path):
+        return open_saved(_saved_part(path, split), labelled=labelled)
+    if split is not None and not splits_in(path) and _is_of_shards(path):
+        return _open_shards(str(path), shards_in(path), split=split, labelled=labelled)
+    part = _part(path, split)
+    if _is_of_shards(part):
+        return _open_shards(str(part), shards_in(part), split=None, labelled=labelled)
+    return open_folder(part, labelled=labelled)
+
+
+def _is_of_shards(path: Path) -> bool:
+    """Whether a folder holds no image file of its own, and tar, zip or Parquet files."""
+    if not path.is_dir():
+        return False
+    index = index_folder(path)
+    return not index.files and any(suffix in index.others for suffix in SHARD_SUFFIXES)
+
+
+def _open_shards(where: str, shards: list[Path], *, split: str | None, labelled: bool) -> Source:
+    kinds = sorted({shard.suffix.lower() for shard in shards})
+    if len(kinds) > 1 or kinds[0] not in SHARD_SUFFIXES:
+        raise ValueError(f"{where} names files of the kind {', '.join(kinds)}; allowed is one of {SHARD_SUFFIXES}")
+    shards = shards if split is None else shards_of_split(Path(where), shards, split)
+    return (open_parquet if kinds[0] == ".parquet" else open_archives)(shards, labelled=labelled)
+
+
+def _saved_splits(path: Path) -> dict[str, Path]:
+    parts = splits_of_saved(path)
+    return {word: parts[name] for word, names in SPLITS.items() for name in reversed(names) if name in parts}
+
+
+def _saved_part(path: Path, split: str | None) -> Path:
+    parts, words = splits_of_saved(path), _saved_splits(path)
+    if not parts and split is None:
+        return path
+    if split is None and len(parts) == 1:
+        return next(iter(parts.values()))
+    part = None if split is None else words.get(split, parts.get(split))
+    if part is None:
+        allowed = ", ".join({**words, **parts}) or "none, it is one piece"
+        raise ValueError(f"{path} has no split {split!r}; choose one with data.split: {allowed}")
+    return part
 
 
 def _part(root: Path, split: str | None) -> Path:

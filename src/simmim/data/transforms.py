@@ -8,6 +8,7 @@ import math
 from typing import Literal, NamedTuple, Protocol, Self
 
 import numpy as np
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode  # pyright: ignore[reportMissingTypeStubs]
@@ -15,8 +16,10 @@ from torchvision.transforms.v2 import functional as tv  # pyright: ignore[report
 
 from simmim.config import Part
 from simmim.data.image import ImageFile
+from simmim.data.valid import Invalid, pixels_and_valid
 from simmim.units import Size
 
+_LEAST = 1e-6  # guards the division where no pixel is valid
 _TRIES = 10  # as torchvision's RandomResizedCrop, whose distribution the paper's runs had
 
 
@@ -100,13 +103,41 @@ def render(image: ImageFile, *, box: Box, size: Size) -> Tensor:
 
     Bilinear with antialias. Raises `UnreadableImage` where the file turns out to be damaged.
     """
-    # Rows and columns of the whole picture at which the box alone still has `size` pixels.
+    pixels = resize(_cut(image.pixels(_covering(image, box, size)), image, box), size)
+    return tv.horizontal_flip(pixels) if box.flip else pixels
+
+
+def render_valid(image: ImageFile, *, box: Box, size: Size, invalid: Invalid) -> tuple[Tensor, Tensor]:
+    """As `render`, with a map of the valid pixels (height, width) that goes through the same cut, resize and flip.
+
+    A pixel is the mean of the valid ones it is made of, and is valid where these are more than half; empty ones are 0.
+    """
+    pixels, valid = pixels_and_valid(image, _covering(image, box, size), invalid=invalid)
+    pixels, valid = resize_valid(_cut(pixels, image, box), _cut(valid[None], image, box)[0], size)
+    return (tv.horizontal_flip(pixels), tv.horizontal_flip(valid)) if box.flip else (pixels, valid)
+
+
+def resize_valid(pixels: Tensor, valid: Tensor, size: Size) -> tuple[Tensor, Tensor]:
+    """Resize pixels (channels, height, width) without what is empty, and the map of the valid ones (height, width)."""
+    if bool(valid.all()):
+        return resize(pixels, size), valid.new_ones(size)
+    share = resize(valid[None].float(), size)
+    means = resize(pixels.float() * valid, size) / share.clamp(min=_LEAST)
+    kept = share[0] > 0.5
+    means = torch.where(kept, means, 0)
+    return means if pixels.is_floating_point() else means.round().clamp(0, 255).to(pixels.dtype), kept
+
+
+def _covering(image: ImageFile, box: Box, size: Size) -> Size:
+    """Rows and columns of the whole picture at which the box alone still has `size` pixels."""
     covering = (math.ceil(image.height * size[0] / box.height), math.ceil(image.width * size[1] / box.width))
-    pixels = image.pixels((min(covering[0], image.height), min(covering[1], image.width)))
+    return min(covering[0], image.height), min(covering[1], image.width)
+
+
+def _cut(pixels: Tensor, image: ImageFile, box: Box) -> Tensor:
     top, bottom = _scaled(box.top, box.height, pixels.shape[1] / image.height)
     left, right = _scaled(box.left, box.width, pixels.shape[2] / image.width)
-    pixels = resize(pixels[:, top:bottom, left:right], size)
-    return tv.horizontal_flip(pixels) if box.flip else pixels
+    return pixels[:, top:bottom, left:right]
 
 
 def resize(pixels: Tensor, size: Size) -> Tensor:

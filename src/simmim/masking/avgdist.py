@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt  # pyright: ignore[reportUnknownVariableType]
 
-from simmim.shapes import Mask
+from simmim.shapes import Mask, PixelMask
 from simmim.units import Size
 
 _FEW_TOKENS = 64  # up to here the distance to each single token is kept, and that to a set of them is their minimum
 
 
-def average_distance(mask: Mask, *, patch_size: int) -> float:
+def average_distance(mask: Mask, *, patch_size: int, valid: PixelMask | None = None) -> float:
     """The mean distance in pixels from a hidden pixel to the nearest visible one, averaged over the masks of a batch.
 
     Distances are Euclidean, between the centres of pixels, and exact.
@@ -21,10 +21,13 @@ def average_distance(mask: Mask, *, patch_size: int) -> float:
     Args:
         mask: true where a token is hidden (batch, grid_h, grid_w).
         patch_size: pixels a side of one token.
+        valid: true where a pixel is not empty (batch, height, width): only there it is hidden or visible.
 
     Raises:
         ValueError: where a mask hides nothing or everything: the distance is not defined.
     """
+    if valid is not None:
+        return _distance_of_valid(mask, valid, patch_size)
     means: list[float] = []
     for tokens in cast(NDArray[np.bool_], mask.cpu().numpy()):
         if tokens.all() or not tokens.any():
@@ -33,6 +36,20 @@ def average_distance(mask: Mask, *, patch_size: int) -> float:
         distance = _nearest_of(~tokens, patch_size) if few else _transform(_to_pixels(tokens, patch_size))
         # It is zero at every visible pixel, so the sum is that over the hidden ones.
         means.append(float(distance.sum(dtype=np.float64)) / (np.count_nonzero(tokens) * patch_size**2))
+    return float(np.mean(means))
+
+
+def _distance_of_valid(mask: Mask, valid: PixelMask, patch_size: int) -> float:
+    means: list[float] = []
+    maps = cast("tuple[NDArray[np.bool_], NDArray[np.bool_]]", (mask.cpu().numpy(), valid.cpu().numpy()))
+    for tokens, known in zip(*maps, strict=True):
+        pixels = _to_pixels(tokens, patch_size)
+        hidden, visible = pixels & known, ~pixels & known
+        if not hidden.any() or not visible.any():
+            raise ValueError(
+                f"a mask that hides {'nothing' if visible.any() else 'everything'} that is valid has no AvgDist"
+            )
+        means.append(float(_transform(~visible)[hidden].mean(dtype=np.float64)))
     return float(np.mean(means))
 
 

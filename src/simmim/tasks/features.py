@@ -60,7 +60,8 @@ class FrozenEncoder:
                 part = part.readable()
                 if not len(part):
                     continue
-                pooled = self.layers(statistics.normalise(part.images.to(self._device)), places)
+                valid = None if part.valid is None else part.valid.to(self._device)
+                pooled = self.layers(statistics.normalise(part.images.to(self._device), valid), places)
                 store = store or _room(len(source), {place: one.shape[1] for place, one in pooled.items()})
                 for place, one in pooled.items():
                     store[place][done : done + len(part)] = one.float().cpu().numpy()

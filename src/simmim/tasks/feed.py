@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from torch import Tensor
 
@@ -11,6 +12,11 @@ from simmim.engine.run import MicroBatch
 
 Accompany = Callable[[int, Batch, slice], tuple[tuple[Tensor, ...], float]]
 """(step, batch, its place in the global batch) -> (what goes with the images, the batch's share of the step's loss)."""
+
+Weigh = Callable[[tuple[Tensor, ...]], float]
+"""(what goes with the images) -> how much of the batch is scored, where only the images tell."""
+
+_Part: TypeAlias = tuple[Batch, tuple[Tensor, ...], float]
 
 
 @dataclass
@@ -26,6 +32,8 @@ class Feed:
     total_steps: int
     machine: MachineConfig
     accompany: Accompany
+    weigh: Weigh | None = None
+    """Where given, shares are in proportion to these weights over all processes, and a step is read before it begins."""
     _problems: dict[str, str] = field(default_factory=dict[str, str])
 
     def note(self, problems: Mapping[str, str]) -> None:
@@ -58,18 +66,35 @@ class Feed:
             yield self._micro_batches(step, batches, loader)
 
     def _micro_batches(self, step: int, batches: Iterator[Batch], loader: TrainingLoader) -> Iterator[MicroBatch]:
+        if self.weigh is not None:
+            yield from self._weighed(self.weigh, list(self._accompanied(step, batches, loader)))
+            return
+        for number, (batch, more, share) in enumerate(self._accompanied(step, batches, loader), 1):
+            yield MicroBatch(self._inputs(batch, more), share, last=number == loader.micro_batches)
+
+    def _weighed(self, weigh: Weigh, parts: list[_Part]) -> Iterator[MicroBatch]:
+        weights = [weigh(more) for _, more, _ in parts]
+        # Every process asks once a step, before its first micro batch, so all of them know the same sum.
+        total = self.processes.sum(sum(weights))[0] or 1.0
+        for number, ((batch, more, _), weight) in enumerate(zip(parts, weights, strict=True), 1):
+            yield MicroBatch(self._inputs(batch, more), weight / total, last=number == len(parts))
+
+    def _accompanied(self, step: int, batches: Iterator[Batch], loader: TrainingLoader) -> Iterator[_Part]:
         begin = loader.share_of_rank.start
-        for number, batch in enumerate(batches, 1):
+        for batch in batches:
             place = slice(begin, begin + len(batch))
             begin = place.stop
             self.note(batch.problems)
             more, share = self.accompany(step, batch, place)
-            inputs = (self.images(batch), *map(self._to_device, more))
-            yield MicroBatch(inputs, share, last=number == loader.micro_batches)
+            yield batch, more, share
+
+    def _inputs(self, batch: Batch, more: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (self.images(batch), *map(self._to_device, more))
 
     def images(self, batch: Batch) -> Tensor:
         """The normalised images of a batch; they cross to the device as they left the decoder."""
-        return self.statistics.normalise(self._to_device(batch.images))
+        valid = None if batch.valid is None else self._to_device(batch.valid)
+        return self.statistics.normalise(self._to_device(batch.images), valid)
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.processes.device, non_blocking=True)

@@ -12,7 +12,7 @@ def open_images(data: DataConfig) -> Source:
     """
     if data.source is None:
         raise ValueError("no images were named; give --data FOLDER, a list file, or the built-in set digits")
-    return open_source(data.source, split=data.split)
+    return data.arranged(open_source(data.source, split=data.split))
 
 
 def statistics_of(data: DataConfig, source: Source, session: Session, *, seed: int) -> Statistics:
@@ -21,7 +21,9 @@ def statistics_of(data: DataConfig, source: Source, session: Session, *, seed: i
     if before is not None:
         return Statistics(before["channels"], tuple(before["mean"]), tuple(before["std"]), 0)
     if data.mean is not None and data.std is not None:
-        return Statistics(data.channels or len(data.mean), data.mean, data.std, 0)
+        return Statistics(data.channel_count or len(data.mean), data.mean, data.std, 0)
     return session.processes.from_main(
-        lambda: measure(source, channels=data.channels, seed=seed, max_pixels=data.max_pixels)
+        lambda: measure(
+            source, channels=data.channel_count, seed=seed, max_pixels=data.max_pixels, invalid=data.invalid
+        )
     )

@@ -32,11 +32,11 @@ def open_labelled(data: LabelledDataConfig, *, seed: int) -> LabelledImages:
     splits = splits_of(data.source)
     judged_on = next((name for name in _JUDGED_ON if name in splits), None)
     if "train" in splits and judged_on:
-        training = open_source(data.source, split="train", labelled=True)
-        held_out = open_source(data.source, split=judged_on, labelled=True)
+        training = data.arranged(open_source(data.source, split="train", labelled=True))
+        held_out = data.arranged(open_source(data.source, split=judged_on, labelled=True))
         listed = training.listed + held_out.listed
     else:
-        whole = open_source(data.source, labelled=True)
+        whole = data.arranged(open_source(data.source, labelled=True))
         training, held_out = hold_out(whole, data.held_out, seed=0)
         listed = whole.listed
     if training.classes != held_out.classes:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from simmim.data import Batch, Samples, Statistics, collate
@@ -34,6 +35,11 @@ class Gallery:
     def _raw(self) -> Tensor:
         return self._batch.images
 
+    @functools.cached_property
+    def _masks(self) -> Mask:
+        """What is hidden of what is there."""
+        return self.masks if self._batch.valid is None else hide_valid(self.masks, self._batch.valid)
+
     @property
     def problems(self) -> Mapping[str, str]:
         """The bad files met on the way, path to reason."""
@@ -45,36 +51,41 @@ class Gallery:
 
         Empty where the target asks for probabilities, or where a mask leaves nothing to fill from.
         """
-        if self.masks.flatten(1).all(dim=1).any():
+        valid = self._batch.valid
+        images, holes = self._statistics.normalise(self._raw, valid), holes_of(self._masks, self._raw)
+        holes = holes if valid is None else holes | ~valid
+        if holes.flatten(1).all(dim=1).any():
             return {}
-        images, holes = self._statistics.normalise(self._raw), holes_of(self.masks, self._raw)
         losses: dict[str, float] = {}
         with torch.no_grad():
             for name, filling in FILLINGS.items():
                 guess = self._model.target.from_images(fill(images, holes, filling), images)
                 if guess is not None:
-                    losses[name] = float(self._model.compare(guess, self._model.target(images), self.masks))
+                    losses[name] = float(self._model.compare(guess, self._model.target(images), self._masks, valid))
         return losses
 
     def judge(self) -> dict[str, float]:
         """The model's loss on these images, beside that of the fillings on the same masks."""
         device = next(self._model.parameters()).device
-        images, masks = self._statistics.normalise(self._raw.to(device)), self.masks.to(device)
+        valid = None if self._batch.valid is None else self._batch.valid.to(device)
+        images, masks = self._statistics.normalise(self._raw.to(device), valid), self._masks.to(device)
         was_training = self._model.training
         self._model.eval()
         with torch.no_grad():
-            loss = float(self._model(images, masks).loss)
+            loss = float(self._model(images, masks, valid).loss)
         self._model.train(was_training)
         return {"fixed_loss": loss, **{f"fixed_loss_{name}": value for name, value in self.fillings.items()}}
 
     def take_picture(self, path: Path, *, note: str) -> None:
         """Draw original, masked and predicted."""
-        rows = draw_reconstructions(self._model, self._raw, self.masks, self._statistics)
+        rows = draw_reconstructions(self._model, self._raw, self._masks, self._statistics, self._batch.valid)
         titles = TITLES[: len(rows[0].panels)]
         write_atomically(path, lambda part: draw_rows(rows, titles=titles, note=note).save(part, format="PNG"))
 
 
-def draw_reconstructions(model: SimMIM, raw: Tensor, masks: Mask, statistics: Statistics) -> list[Row]:
+def draw_reconstructions(
+    model: SimMIM, raw: Tensor, masks: Mask, statistics: Statistics, valid: PixelMask | None = None
+) -> list[Row]:
     """Original, masked and predicted, one row an image; without the last where a target has no way back to colours.
 
     Args:
@@ -82,9 +93,10 @@ def draw_reconstructions(model: SimMIM, raw: Tensor, masks: Mask, statistics: St
         raw: images as they left the loader.
         masks: what is hidden of each.
         statistics: how the model's images are normalised.
+        valid: where a pixel is not empty; the others are shown as the mean.
     """
     device = next(model.parameters()).device
-    images = statistics.normalise(raw.to(device))
+    images = statistics.normalise(raw.to(device), None if valid is None else valid.to(device))
     masks = masks.to(device)
     was_training = model.training
     model.eval()
@@ -96,6 +108,11 @@ def draw_reconstructions(model: SimMIM, raw: Tensor, masks: Mask, statistics: St
     holes = holes_of(masks, images).cpu()
     masked = torch.where(holes[:, None], torch.tensor(_HIDDEN_GREY), original)
     return [Row(panels) for panels in zip(original, masked, *shown, strict=True)]
+
+
+def hide_valid(masks: Mask, valid: PixelMask) -> Mask:
+    """The masks without the tokens that have no valid pixel: nothing empty is hidden."""
+    return masks & F.adaptive_max_pool2d(valid[:, None].float(), masks.shape[1:])[:, 0].bool()
 
 
 def holes_of(masks: Mask, images: RawImages) -> PixelMask:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from pydantic import Field
@@ -15,7 +15,7 @@ from torch import Tensor
 from simmim.config import Settings, to_tree, write_yaml
 from simmim.data import Batch, DataConfig, Source, Statistics, hold_out
 from simmim.encoders import AnyEncoder, ViTConfig
-from simmim.engine.distributed import MachineConfig
+from simmim.engine.distributed import MachineConfig, Processes
 from simmim.engine.folder import OutputConfig, RunFolder
 from simmim.engine.optimizer import Group, OptimizerConfig, group_parameters
 from simmim.engine.schedule import ScheduleConfig
@@ -23,11 +23,11 @@ from simmim.heads import AnyHead, LinearHeadConfig
 from simmim.masking import AnyMasking, RandomMasking, average_distance
 from simmim.model import Scored, SimMIM
 from simmim.seeds import seed_of
-from simmim.shapes import Mask
+from simmim.shapes import Mask, PixelMask
 from simmim.targets import AnyTarget, PixelTarget
 from simmim.tasks.feed import Accompany, Feed
 from simmim.tasks.images import open_images, statistics_of
-from simmim.tasks.pictures import Gallery
+from simmim.tasks.pictures import Gallery, hide_valid, holes_of
 from simmim.tasks.training import (
     BuiltRun,
     Session,
@@ -41,6 +41,7 @@ from simmim.units import ImageCount, SizeMisfit, check_multiple
 from simmim.version import __version__
 from simmim.weights import ENCODER_FILE, EncoderFile, save_encoder
 
+_Shown: TypeAlias = tuple[Mask, PixelMask]
 _MASKS_MEASURED = 8  # at every report; exact distances take a millisecond each
 
 
@@ -120,6 +121,7 @@ def build(config: PretrainConfig, session: Session) -> BuiltRun:
     model = build_model(config, statistics).to(processes.device)
     masks = draw_masks(config, model, batch=min(config.output.pictures, len(held_out or source)), step=-1)
     schedule = build_schedule(config, images=len(source))
+    shown: list[_Shown] = []
     feed = Feed(
         samples=config.data.view_samples(source, statistics.channels, seed=config.seed),
         statistics=statistics,
@@ -128,7 +130,8 @@ def build(config: PretrainConfig, session: Session) -> BuiltRun:
         seed=config.seed,
         total_steps=schedule.total_steps,
         machine=config.machine,
-        accompany=_with_masks(config, model),
+        accompany=_with_masks(config, model, shown),
+        weigh=None if config.data.invalid is None else lambda more: float(model.score_map(*more).sum()),
     )
     run = assemble(
         config,
@@ -157,13 +160,27 @@ def build(config: PretrainConfig, session: Session) -> BuiltRun:
         processes.only_main(lambda: _save_encoder(folder.path / ENCODER_FILE, config, model, statistics))
 
     derived = {**describe(run, source), **_numbers(statistics), "hidden_share": float(masks.float().mean())}
-    return BuiltRun(replace(run, evaluate=evaluate, numbers=_distance_of_masks(config, model)), derived, finish)
+    return BuiltRun(
+        replace(run, evaluate=evaluate, numbers=_distance_of_masks(config, model, processes, shown)), derived, finish
+    )
 
 
-def _distance_of_masks(config: PretrainConfig, model: SimMIM) -> Callable[[int], dict[str, float]]:
-    """AvgDist of a few of a step's masks."""
+def _distance_of_masks(
+    config: PretrainConfig, model: SimMIM, processes: Processes, shown: list[_Shown]
+) -> Callable[[int], dict[str, float]]:
+    """AvgDist of a few of a step's masks, on the valid part of what the main process was shown where there is such."""
+
+    def of_valid() -> dict[str, float]:
+        masks, valid = shown[-1]
+        holes = holes_of(masks, valid[:, None])
+        defined = (holes & valid).flatten(1).any(dim=1) & (~holes & valid).flatten(1).any(dim=1)
+        masks, valid = masks[defined][:_MASKS_MEASURED], valid[defined][:_MASKS_MEASURED]
+        patch_size = model.encoder.patch_size
+        return {"avgdist": average_distance(masks, patch_size=patch_size, valid=valid)} if len(masks) else {}
 
     def numbers(step: int) -> dict[str, float]:
+        if config.data.invalid is not None:
+            return processes.from_main(of_valid)
         masks = draw_masks(config, model, batch=config.batch, step=step)[:_MASKS_MEASURED]
         hidden = masks.flatten(1).float().mean(dim=1)
         defined = masks[(hidden > 0) & (hidden < 1)]
@@ -194,8 +211,11 @@ def draw_masks(config: PretrainConfig, model: SimMIM, *, batch: int, step: int) 
     return config.masking(batch, image_size=encoder.image_size, patch_size=encoder.patch_size, generator=generator)
 
 
-def _with_masks(config: PretrainConfig, model: SimMIM) -> Accompany:
-    """Give every micro batch its part of the step's masks; its share of the loss is its share of what is scored."""
+def _with_masks(config: PretrainConfig, model: SimMIM, shown: list[_Shown]) -> Accompany:
+    """Give every micro batch its part of the step's masks; its share of the loss is its share of what is scored.
+
+    `shown` keeps the masks and the valid pixels of the last micro batch, where only a part of the pixels is valid.
+    """
 
     @functools.lru_cache(maxsize=1)
     def masks_of(step: int) -> tuple[Mask, int]:
@@ -208,6 +228,9 @@ def _with_masks(config: PretrainConfig, model: SimMIM) -> Accompany:
     def accompany(step: int, batch: Batch, place: slice) -> tuple[tuple[Tensor, ...], float]:
         masks, hidden = masks_of(step)
         mine = masks[place]
+        if batch.valid is not None:
+            shown[:] = [(hide_valid(mine, batch.valid), batch.valid)]
+            return shown[-1], 1.0  # how much of it is scored, the feed weighs
         return (mine,), len(batch) / config.batch if config.scored == "everywhere" else int(mine.sum()) / hidden
 
     return accompany

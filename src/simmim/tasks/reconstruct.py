@@ -12,7 +12,7 @@ from simmim.files import write_atomically
 from simmim.report import draw_rows
 from simmim.seeds import seed_of
 from simmim.tasks.load import LoadedModel, load_with_settings
-from simmim.tasks.pictures import TITLES, draw_reconstructions
+from simmim.tasks.pictures import TITLES, draw_reconstructions, hide_valid
 from simmim.tasks.pretrain import draw_masks
 
 _log = logging.getLogger("simmim")
@@ -44,7 +44,7 @@ def reconstruct(
     """
     loaded = load_with_settings(run)
     loaded.model.to("cuda" if torch.cuda.is_available() else "cpu")
-    sources = [_source(path) for path in images]
+    sources = [loaded.config.data.arranged(_source(path)) for path in images]
     done: list[Reconstructed] = []
     for source in sources:
         for index in range(len(source)):
@@ -76,12 +76,15 @@ def _reconstruct_one(
     if sample is None or problem is not None:
         _log.warning("%s is left out: %s", source.name(index), problem)
         return None
-    raw = collate([sample]).images
+    batch = collate([sample])
+    raw, valid = batch.images, batch.valid
     mask = draw_masks(config, model, batch=1, step=seed_of(seed, "reconstruct", number))
+    mask = mask if valid is None else hide_valid(mask, valid)
     with torch.no_grad():
         device = next(model.parameters()).device
-        loss = float(model(statistics.normalise(raw.to(device)), mask.to(device)).loss)
-    rows = draw_reconstructions(model, raw, mask, statistics)
+        on_device = None if valid is None else valid.to(device)
+        loss = float(model(statistics.normalise(raw.to(device), on_device), mask.to(device), on_device).loss)
+    rows = draw_reconstructions(model, raw, mask, statistics, valid)
     name = source.name(index)
     picture = out / f"{number:04d}_{Path(name).stem}.png"
     note = f"{Path(name).name}: loss {loss:.3f}, {float(mask.float().mean()):.0%} hidden"
