@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from simmim.data.augment import PLAIN, Appearance
 from simmim.data.channels import check_channels, fit_channels
 from simmim.data.image import MAX_PIXELS, UnreadableImage
 from simmim.data.source import Source
-from simmim.data.transforms import View, render
-from simmim.seeds import stream
+from simmim.data.transforms import View
+from simmim.seeds import seed_of, stream
 from simmim.shapes import RawImages
 from simmim.units import Size
 
@@ -73,8 +74,8 @@ class Batch:
 class Samples(Dataset[Sample]):
     """Images of a source under a view, at one size and number of channels.
 
-    The key of a sample is (epoch, index). Crop and flip depend on the seed and the key alone. A file that cannot be
-    read is replaced by the next one that can, together with its label.
+    The key of a sample is (epoch, index). Crop, flip and augmentation depend on the seed and the key alone. A file that
+    cannot be read is replaced by the next one that can, together with its label.
     """
 
     def __init__(
@@ -87,7 +88,9 @@ class Samples(Dataset[Sample]):
         seed: int,
         bad_share: float = 0.05,
         max_pixels: int = MAX_PIXELS,
+        appearance: Appearance = PLAIN,
     ) -> None:
+        self.appearance = appearance
         self.source, self.view, self.size, self.channels, self.seed = source, view, size, channels, seed
         self.max_pixels = max_pixels
         self._labels = source.labels
@@ -117,8 +120,9 @@ class Samples(Dataset[Sample]):
         image = self.source.open(found, max_pixels=self.max_pixels)
         check_channels(image, wanted=self.channels)  # before the work of decoding
         generator = stream(self.seed, "crop", epoch, asked)
-        box = self.view.box(image.height, image.width, size=self.size, generator=generator)
-        return fit_channels(render(image, box=box, size=self.size), channels=self.channels, alpha=image.alpha)
+        shown = self.appearance.show(image, view=self.view, size=self.size, generator=generator)
+        pixels = fit_channels(shown, channels=self.channels, alpha=image.alpha)
+        return self.appearance.change(pixels, seed=seed_of(self.seed, "augment", epoch, asked))
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

@@ -8,7 +8,7 @@ from simmim.config import OneOf, Settings
 from simmim.data.image import MAX_PIXELS
 from simmim.data.samples import Samples
 from simmim.data.source import Source
-from simmim.data.transforms import CentreCrop, RandomCrop, View
+from simmim.data.transforms import CentreCrop, Interpolation, RandomCrop, View
 from simmim.units import ImageCount, ImageSize, LabelShare
 
 AnyView = Annotated[View, OneOf((RandomCrop, CentreCrop))]
@@ -72,6 +72,10 @@ class LabelledDataConfig(Settings, frozen=True):
     """Height and width of an image; that of the pre-training if not given."""
     view: AnyView = RandomCrop()
     """Which part of an image a training sample shows."""
+    evaluation: CentreCrop = CentreCrop()
+    """Which part of an image is judged."""
+    interpolation: Interpolation = "bilinear"
+    """How images are resized, for training and for judging."""
     labels: LabelShare | None = None
     """How many of the training labels are used: "10 per class", "1 %", or all if not given."""
     held_out: float = Field(default=0.2, gt=0, lt=1)

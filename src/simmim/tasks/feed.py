@@ -12,6 +12,13 @@ from simmim.engine.run import MicroBatch
 Accompany = Callable[[int, Batch, slice], tuple[tuple[Tensor, ...], float]]
 """(step, batch, its place in the global batch) -> (what goes with the images, the batch's share of the step's loss)."""
 
+Finish = Callable[[int, Batch, slice, tuple[Tensor, ...]], tuple[Tensor, ...]]
+"""(step, batch, its place in the global batch, the inputs on the device) -> the inputs as the module is called."""
+
+
+def _as_they_are(step: int, batch: Batch, place: slice, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return inputs
+
 
 @dataclass
 class Feed:
@@ -26,6 +33,7 @@ class Feed:
     total_steps: int
     machine: MachineConfig
     accompany: Accompany
+    finish: Finish = _as_they_are
     _problems: dict[str, str] = field(default_factory=dict[str, str])
 
     def note(self, problems: Mapping[str, str]) -> None:
@@ -65,6 +73,7 @@ class Feed:
             self.note(batch.problems)
             more, share = self.accompany(step, batch, place)
             inputs = (self.images(batch), *map(self._to_device, more))
+            inputs = self.finish(step, batch, place, inputs)
             yield MicroBatch(inputs, share, last=number == loader.micro_batches)
 
     def images(self, batch: Batch) -> Tensor:

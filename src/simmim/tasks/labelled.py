@@ -2,7 +2,19 @@
 
 from typing import NamedTuple
 
-from simmim.data import LabelledDataConfig, Source, choose_labels, hold_out, open_source, splits_of
+from simmim.data import (
+    Appearance,
+    LabelledDataConfig,
+    Samples,
+    Source,
+    Statistics,
+    View,
+    choose_labels,
+    hold_out,
+    open_source,
+    splits_of,
+)
+from simmim.weights import EncoderFile
 
 _JUDGED_ON = ("val", "test")
 
@@ -45,3 +57,29 @@ def open_labelled(data: LabelledDataConfig, *, seed: int) -> LabelledImages:
             f"the two parts of {data.source} have other classes; in one of them only: {', '.join(odd[:5])}"
         )
     return LabelledImages(choose_labels(training, data.labels, seed), held_out, listed)
+
+
+def statistics_of(about: EncoderFile) -> Statistics:
+    """How the images of an encoder are normalised."""
+    return Statistics(about.channels, about.mean, about.std, 0)
+
+
+def samples_of(
+    data: LabelledDataConfig, about: EncoderFile, source: Source, *, view: View, appearance: Appearance, seed: int
+) -> Samples:
+    """Images as an encoder takes them, under a view."""
+    return Samples(
+        source,
+        view=view,
+        size=about.image_size,
+        channels=about.channels,
+        seed=seed,
+        bad_share=data.bad_share,
+        max_pixels=data.max_pixels,
+        appearance=appearance,
+    )
+
+
+def samples_to_judge(data: LabelledDataConfig, about: EncoderFile, source: Source, *, seed: int) -> Samples:
+    """Images as they are judged: the middle of each, nothing random."""
+    return samples_of(data, about, source, view=data.evaluation, appearance=Appearance(data.interpolation), seed=seed)

@@ -1,0 +1,175 @@
+"""A classifier made of an encoder's file: a fresh head, another image size or window, and the loss it is trained with."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, cast
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.layers.pos_embed_rel import resize_rel_pos_bias_table  # pyright: ignore[reportUnknownVariableType]
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from simmim.data import Batch
+from simmim.engine.precision import Precision
+from simmim.shapes import Images
+from simmim.units import Size
+from simmim.weights import EncoderFile, load_encoder_weights, resize_backbone
+
+_HEAD = "head."
+_REPLACED = (_HEAD, "fc_norm.", "norm.")  # the classifier, and the norm that moves behind the pooling
+_TABLE = "relative_position_bias_table"
+
+
+class Classified(NamedTuple):
+    """What one forward pass says."""
+
+    loss: Tensor
+    accuracy: Tensor
+    """Share of the images whose class (of a mixed image: whose larger class) was named, a scalar."""
+
+
+class Classifier(nn.Module):
+    """A timm model, the loss it is trained with, and the running average of its weights where one is kept."""
+
+    def __init__(self, backbone: nn.Module, *, label_smoothing: float, ema: float | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.label_smoothing = label_smoothing
+        self.average: AveragedModel | None = None
+        if ema is not None:
+            follow = cast(Any, get_ema_multi_avg_fn(ema))
+            self.average = AveragedModel(backbone, multi_avg_fn=follow).requires_grad_(False)
+
+    @property
+    def judged(self) -> nn.Module:
+        """The model that is judged and saved: the average where one is kept, else the one that is trained."""
+        return self.backbone if self.average is None else self.average.module
+
+    def move_average(self, step: int) -> None:
+        """Let the average follow the weights, behind a step."""
+        if self.average is not None:
+            self.average.update_parameters(self.backbone)
+
+    def forward(self, images: Images, wanted: Tensor) -> Classified:
+        """Cross-entropy against smoothed labels (batch,), or against shares of classes (batch, classes) as they are."""
+        logits = self.backbone(images).float()
+        mixed = wanted.ndim == 2
+        loss = F.cross_entropy(logits, wanted, label_smoothing=0.0 if mixed else self.label_smoothing)
+        labels = wanted.argmax(dim=1) if mixed else wanted
+        return Classified(loss, (logits.argmax(dim=1) == labels).float().mean())
+
+
+class BuiltClassifier(NamedTuple):
+    """A model, and what timm needs to make it again."""
+
+    backbone: nn.Module
+    arguments: dict[str, Any]
+
+
+def build_classifier(
+    about: EncoderFile,
+    weights: Mapping[str, Tensor] | None,
+    *,
+    classes: int,
+    drop_path: float,
+    image_size: Size,
+    window: int | None = None,
+) -> BuiltClassifier:
+    """The encoder with a fresh classifier on the mean of its features.
+
+    BEiT's ViT gets a position bias of its own in every block, begun as the shared one, as official fine-tuning has it.
+
+    Args:
+        about: what the encoder's file says; that of a classifier does as well, and its head is left behind.
+        weights: the weights of the file, every one of which must fit; None to start at random.
+        classes: how many there are.
+        drop_path: stochastic depth at the last block.
+        image_size: of the new task.
+        window: tokens a side of Swin's attention windows; in proportion to the image size if not given.
+
+    Raises:
+        ValueError: where weights do not fit, saying which, or the backbone cannot be brought to the image size.
+    """
+    arguments = {**about.arguments, "img_size": about.image_size, "num_classes": classes, "global_pool": "avg"}
+    if arguments.get("use_shared_rel_pos_bias"):
+        arguments |= {"use_shared_rel_pos_bias": False, "use_rel_pos_bias": True}
+    backbone = _create(about.architecture, arguments, drop_path)
+    windows = _windows(backbone)
+    if windows and (image_size != about.image_size or window not in (None, max(windows))):
+        arguments |= _other_windows(backbone, windows, image_size=image_size, was=about.image_size, window=window)
+        backbone = _create(about.architecture, arguments, drop_path)
+    if weights is not None:
+        kept = {name: tensor for name, tensor in weights.items() if not name.startswith(_HEAD)}
+        fitting = resize_position_tables(_own_tables(kept, backbone), backbone)
+        load_encoder_weights(backbone, fitting, replaced=_REPLACED)
+    if not windows:
+        backbone = resize_backbone(backbone, image_size, was=about.image_size)
+    return BuiltClassifier(backbone, {**arguments, "img_size": image_size})
+
+
+def logits_of(
+    model: nn.Module, batches: Iterable[Batch], images_of: Callable[[Batch], Tensor], precision: Precision
+) -> Iterator[tuple[Batch, Tensor]]:
+    """Every batch with what a model says of it (batch, classes), stand-ins for unreadable files included."""
+    with torch.no_grad():
+        for batch in batches:
+            with precision.autocast():
+                logits = model(images_of(batch))
+            yield batch, logits.float()
+
+
+def resize_position_tables(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Bring Swin's tables of relative positions to the windows of a model. The one place where this is done."""
+    there = model.state_dict()
+    return {
+        name: _resized(tensor, there[name])
+        if name.endswith(_TABLE) and name in there and tensor.shape[0] != there[name].shape[0]
+        else tensor
+        for name, tensor in weights.items()
+    }
+
+
+def _resized(table: Tensor, like: Tensor) -> Tensor:
+    sides = [(round(len(each) ** 0.5) + 1) // 2 for each in (table, like)]
+    resize = cast(Any, resize_rel_pos_bias_table)
+    return resize(table, new_window_size=(sides[1],) * 2, new_bias_shape=tuple(like.shape))
+
+
+def _create(name: str, arguments: Mapping[str, Any], drop_path: float) -> nn.Module:
+    every: dict[str, Any] = {**arguments, "drop_path_rate": drop_path}
+    return timm.create_model(name, pretrained=False, **every)
+
+
+def _windows(backbone: nn.Module) -> list[int]:
+    """Tokens a side of the attention windows of every stage, of Swin and SwinV2; empty for others."""
+    stages = list(cast(Any, getattr(backbone, "layers", ())))
+    sides = [getattr(stage.blocks[0], "window_size", None) for stage in stages if len(getattr(stage, "blocks", ()))]
+    return [int(side[0]) for side in sides if side is not None]
+
+
+def _other_windows(
+    backbone: Any, windows: list[int], *, image_size: Size, was: Size, window: int | None
+) -> dict[str, Any]:
+    """timm's arguments for another image size or window; SwinV2 is told which windows its position networks know."""
+    scaled = max(windows) * image_size[0] / was[0]
+    if window is None and scaled != int(scaled):
+        raise ValueError(
+            f"windows of {max(windows)} tokens at {was[0]} px would be {scaled:g} tokens at {image_size[0]} px; "
+            f"set window={round(scaled)}, or what you want"
+        )
+    arguments: dict[str, Any] = {"img_size": image_size, "window_size": window or int(scaled)}
+    if hasattr(backbone.layers[0].blocks[0].attn, "pretrained_window_size"):
+        known = [int(stage.blocks[0].attn.pretrained_window_size[0]) for stage in backbone.layers]
+        arguments["pretrained_window_sizes"] = tuple(known if any(known) else windows)
+    return arguments
+
+
+def _own_tables(weights: dict[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
+    """BEiT's shared table of relative positions as the beginning of one for every block (official file: utils.py)."""
+    weights = dict(weights)
+    shared = weights.pop(f"rel_pos_bias.{_TABLE}", None)
+    if shared is not None:
+        names = [name for name in backbone.state_dict() if name.endswith(f"attn.{_TABLE}")]
+        weights |= {name: shared.clone() for name in names}
+    return weights
