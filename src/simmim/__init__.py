@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from simmim.engine.interruption import Interrupted
     from simmim.model import MaskedPrediction, SimMIM
     from simmim.tasks.catalogue import explain, list_recipes, resolve
+    from simmim.tasks.evaluate import evaluate
     from simmim.tasks.load import load, load_encoder
     from simmim.tasks.reconstruct import reconstruct
     from simmim.tasks.words import finetune, pretrain, probe
@@ -21,6 +22,7 @@ _PLACES = {
     "Interrupted": "simmim.engine.interruption",
     "MaskedPrediction": "simmim.model",
     "SimMIM": "simmim.model",
+    "evaluate": "simmim.tasks.evaluate",
     "explain": "simmim.tasks.catalogue",
     "finetune": "simmim.tasks.words",
     "list_recipes": "simmim.tasks.catalogue",
@@ -37,6 +39,7 @@ __all__ = [
     "MaskedPrediction",
     "SimMIM",
     "__version__",
+    "evaluate",
     "explain",
     "finetune",
     "list_recipes",

@@ -16,7 +16,8 @@ from simmim.data import (
 )
 from simmim.weights import EncoderFile
 
-_JUDGED_ON = ("val", "test")
+JUDGED_ON = ("val", "test")
+"""The parts of a set that are judged on, the first that is there."""
 
 
 class LabelledImages(NamedTuple):
@@ -42,7 +43,7 @@ def open_labelled(data: LabelledDataConfig, *, seed: int) -> LabelledImages:
     if data.source is None:
         raise ValueError("no labelled images were named; give --data FOLDER with one sub-folder a class, or digits")
     splits = splits_of(data.source)
-    judged_on = next((name for name in _JUDGED_ON if name in splits), None)
+    judged_on = next((name for name in JUDGED_ON if name in splits), None)
     if "train" in splits and judged_on:
         training = open_source(data.source, split="train", labelled=True)
         held_out = open_source(data.source, split=judged_on, labelled=True)
