@@ -6,7 +6,7 @@ same global streams goes on as if nothing had happened.
 """
 
 import random
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 from pydantic import Field, model_validator
-from timm.data.auto_augment import rand_augment_transform  # pyright: ignore[reportUnknownVariableType]
+from timm.data.auto_augment import posterize, rand_augment_transform  # pyright: ignore[reportUnknownVariableType]
 from timm.data.mixup import Mixup
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
@@ -82,6 +82,12 @@ def randomness_from(seed: int) -> Generator[None]:
         torch.set_rng_state(before[2])
 
 
+def _posterize(image: Image.Image, bits_to_keep: int, **words: Any) -> Image.Image:
+    """timm's posterize; at the largest magnitude it keeps no bit at all, which Pillow 13 refuses: black."""
+    reduce = cast("Callable[..., Image.Image]", posterize)
+    return reduce(image, bits_to_keep, **words) if bits_to_keep > 0 else Image.new(image.mode, image.size)
+
+
 @dataclass(frozen=True)
 class RandAugment:
     """timm's RandAugment on uint8 pixels (3, height, width)."""
@@ -99,7 +105,11 @@ class RandAugment:
             "img_mean": tuple(min(255, round(255 * value)) for value in self.mean),
             "interpolation": Image.Resampling[self.interpolation.upper()],
         }
-        return rand_augment_transform(self.policy, words)
+        transform: Any = rand_augment_transform(self.policy, words)
+        for operation in transform.ops:
+            if operation.aug_fn is posterize:
+                operation.aug_fn = _posterize
+        return transform
 
     def __call__(self, pixels: Tensor, *, seed: int) -> Tensor:
         """The pixels, changed as the seed says.

@@ -211,7 +211,11 @@ def to_json(result: Evaluation) -> dict[str, Any]:
 def _write(result: Evaluation, answers: _Answers, source: Source, about: EncoderFile, *, data: str | Path) -> None:
     folder = Path(result.folder)
     reliability = reliability_of(answers.probability, answers.named == answers.label)
-    text: dict[str, Any] = {"data": str(data), **to_json(result), "reliability": [each._asdict() for each in reliability]}
+    text: dict[str, Any] = {
+        "data": str(data),
+        **to_json(result),
+        "reliability": [each._asdict() for each in reliability],
+    }
     del text["folder"]  # it lies there
     confusion = confusion_of(answers.label, answers.named, classes=len(about.classes))
     note = f"{result.top1:.1%} of {result.images} images named rightly"
