@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, cast
 import timm
 import torch
 import torch.nn.functional as F
-from timm.layers.pos_embed_rel import resize_rel_pos_bias_table  # pyright: ignore[reportUnknownVariableType]
+from timm.models.beit import Beit
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -15,6 +15,7 @@ from simmim.engine.precision import Precision
 from simmim.shapes import Images
 from simmim.units import Size
 from simmim.weights import EncoderFile, load_encoder_weights, resize_backbone
+from simmim.weights.resize import resize_table
 
 _HEAD = "head."
 _REPLACED = (_HEAD, "fc_norm.", "norm.")  # the classifier, and the norm that moves behind the pooling
@@ -94,18 +95,21 @@ def build_classifier(
     arguments = {**about.arguments, "img_size": about.image_size, "num_classes": classes, "global_pool": "avg"}
     if arguments.get("use_shared_rel_pos_bias"):
         arguments |= {"use_shared_rel_pos_bias": False, "use_rel_pos_bias": True}
-    backbone = _create(about.architecture, arguments, drop_path)
-    windows = _windows(backbone)
-    if windows and (image_size != about.image_size or window not in (None, max(windows))):
-        arguments |= _other_windows(backbone, windows, image_size=image_size, was=about.image_size, window=window)
-        backbone = _create(about.architecture, arguments, drop_path)
+    backbone = before = _create(about.architecture, arguments, drop_path)
+    windows, another = _windows(before), image_size != about.image_size
+    if another or (windows and window not in (None, max(windows))):
+        arguments["img_size"] = image_size
+        if windows:
+            arguments |= _other_windows(before, windows, image_size=image_size, was=about.image_size, window=window)
+        if windows or _has_tables_alone(before):
+            backbone, another = _create(about.architecture, arguments, drop_path), False
     if weights is not None:
         kept = {name: tensor for name, tensor in weights.items() if not name.startswith(_HEAD)}
-        fitting = resize_position_tables(_own_tables(kept, backbone), backbone)
+        fitting = resize_position_tables(_own_tables(kept, before), before, backbone)
         load_encoder_weights(backbone, fitting, replaced=_REPLACED)
-    if not windows:
+    if another:
         backbone = resize_backbone(backbone, image_size, was=about.image_size)
-    return BuiltClassifier(backbone, {**arguments, "img_size": image_size})
+    return BuiltClassifier(backbone, arguments)
 
 
 def logits_of(
@@ -119,21 +123,34 @@ def logits_of(
             yield batch, logits.float()
 
 
-def resize_position_tables(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Bring Swin's tables of relative positions to the windows of a model. The one place where this is done."""
-    there = model.state_dict()
-    return {
-        name: _resized(tensor, there[name])
-        if name.endswith(_TABLE) and name in there and tensor.shape[0] != there[name].shape[0]
-        else tensor
-        for name, tensor in weights.items()
-    }
+def resize_position_tables(weights: Mapping[str, Tensor], before: nn.Module, model: nn.Module) -> dict[str, Tensor]:
+    """Bring tables of relative positions from the windows of one model to those of another, by the official spline.
+
+    The one place where this is done for fine-tuning. A model without such tables leaves all as it is.
+
+    Args:
+        weights: of `before`, by name.
+        before: the model they fit.
+        model: the one they shall fit.
+    """
+    fitting = dict(weights)
+    for name, module in model.named_modules():
+        if f"{name}.{_TABLE}" in fitting:
+            source, wanted = (_table_sides(each) for each in (before.get_submodule(name), module))
+            table = fitting[f"{name}.{_TABLE}"]
+            extra = len(table) - source[0] * source[1]  # BEiT's three for the class token
+            fitting[f"{name}.{_TABLE}"] = resize_table(table, source, wanted, extra=extra)
+    return fitting
 
 
-def _resized(table: Tensor, like: Tensor) -> Tensor:
-    sides = [(round(len(each) ** 0.5) + 1) // 2 for each in (table, like)]
-    resize = cast(Any, resize_rel_pos_bias_table)
-    return resize(table, new_window_size=(sides[1],) * 2, new_bias_shape=tuple(like.shape))
+def _table_sides(attention: Any) -> Size:
+    height, width = attention.window_size
+    return 2 * height - 1, 2 * width - 1
+
+
+def _has_tables_alone(backbone: Any) -> bool:
+    """Whether a model knows positions by tables only: BEiT's without absolute ones."""
+    return isinstance(backbone, Beit) and backbone.pos_embed is None
 
 
 def _create(name: str, arguments: Mapping[str, Any], drop_path: float) -> nn.Module:
@@ -158,7 +175,7 @@ def _other_windows(
             f"windows of {max(windows)} tokens at {was[0]} px would be {scaled:g} tokens at {image_size[0]} px; "
             f"set window={round(scaled)}, or what you want"
         )
-    arguments: dict[str, Any] = {"img_size": image_size, "window_size": window or int(scaled)}
+    arguments: dict[str, Any] = {"window_size": window or int(scaled)}
     if hasattr(backbone.layers[0].blocks[0].attn, "pretrained_window_size"):
         known = [int(stage.blocks[0].attn.pretrained_window_size[0]) for stage in backbone.layers]
         arguments["pretrained_window_sizes"] = tuple(known if any(known) else windows)
