@@ -10,6 +10,7 @@ PROMISED = [
     "MaskedPrediction",
     "SimMIM",
     "__version__",
+    "evaluate",
     "explain",
     "finetune",
     "list_recipes",
