@@ -67,7 +67,7 @@ class FinetuneConfig(Settings, frozen=True):
     task: Literal["finetune"] = "finetune"
     """What the run does."""
     encoder: str | None = None
-    """A run of pre-training, or its encoder.safetensors."""
+    """A run of pre-training, or of fine-tuning, whose head is left behind; or its file."""
     weights: Literal["pretrained", "random"] = "pretrained"
     """Whether the encoder starts as it was trained, or at random as a comparison."""
     drop_path: float = Field(default=0.1, ge=0, lt=1)
