@@ -11,6 +11,7 @@ PROMISED = [
     "SimMIM",
     "__version__",
     "embed",
+    "evaluate",
     "explain",
     "finetune",
     "list_recipes",

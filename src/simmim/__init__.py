@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from simmim.model import MaskedPrediction, SimMIM
     from simmim.tasks.catalogue import explain, list_recipes, resolve
     from simmim.tasks.embed import embed
+    from simmim.tasks.evaluate import evaluate
     from simmim.tasks.load import load, load_encoder
     from simmim.tasks.reconstruct import reconstruct
     from simmim.tasks.words import finetune, pretrain, probe
@@ -23,6 +24,7 @@ _PLACES = {
     "MaskedPrediction": "simmim.model",
     "SimMIM": "simmim.model",
     "embed": "simmim.tasks.embed",
+    "evaluate": "simmim.tasks.evaluate",
     "explain": "simmim.tasks.catalogue",
     "finetune": "simmim.tasks.words",
     "list_recipes": "simmim.tasks.catalogue",
@@ -40,6 +42,7 @@ __all__ = [
     "SimMIM",
     "__version__",
     "embed",
+    "evaluate",
     "explain",
     "finetune",
     "list_recipes",

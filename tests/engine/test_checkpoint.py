@@ -29,7 +29,7 @@ def network(seed: int) -> tuple[nn.Module, optim.Optimizer]:
 def steps(module: nn.Module, optimizer: optim.Optimizer, numbers: range) -> None:
     for number in numbers:
         rows = torch.randn(8, 4, generator=torch.Generator().manual_seed(number))
-        set_lr(optimizer, 1e-2)
+        set_lr(optimizer, lambda share: 1e-2 * share)
         optimizer.zero_grad()
         module(rows).square().mean().backward()
         optimizer.step()

@@ -91,7 +91,7 @@ def test_every_share_of_the_learning_rate_has_a_group_of_its_own() -> None:
     found = {(group["lr_scale"], group["weight_decay"]): group["names"] for group in groups}
     assert found == {(0.5, 0.1): ["0.weight"], (0.5, 0.0): ["0.bias"], (1.0, 0.1): ["1.weight"], (1.0, 0.0): ["1.bias"]}
     optimizer = build_adamw(groups, OptimizerConfig())
-    set_lr(optimizer, 2e-3)
+    set_lr(optimizer, lambda share: 2e-3 * share)
     assert {(group["lr_scale"], group["lr"]) for group in optimizer.param_groups} == {(0.5, 1e-3), (1.0, 2e-3)}
 
 
@@ -108,7 +108,7 @@ def test_five_steps_are_those_of_the_published_algorithm() -> None:
         for parameter, reference in zip((layer.weight, layer.bias), by_hand, strict=True):
             parameter.grad = torch.randn_like(parameter)
             reference.step(parameter.grad.double().numpy(), lr)
-        set_lr(optimizer, lr)
+        set_lr(optimizer, lambda share, lr=lr: lr * share)
         optimizer.step()
     for parameter, reference in zip((layer.weight, layer.bias), by_hand, strict=True):
         assert np.abs(parameter.detach().numpy() - reference.weight).max() < 1e-6

@@ -8,6 +8,7 @@ A source lists images and opens them; samples show them under a view, the same w
 the loader follows an order that is a function of seed and epoch. Pixels stay uint8 up to the device.
 """
 
+from simmim.data.augment import Appearance, AugmentConfig, BatchAugment, RandAugment
 from simmim.data.decode import SUFFIXES, open_image
 from simmim.data.digits import Digits
 from simmim.data.files import Files, Paths
@@ -28,7 +29,10 @@ __all__ = [
     "NO_LABEL",
     "SUFFIXES",
     "AnyView",
+    "Appearance",
+    "AugmentConfig",
     "Batch",
+    "BatchAugment",
     "Box",
     "CentreCrop",
     "DataConfig",
@@ -38,6 +42,7 @@ __all__ = [
     "LabelledDataConfig",
     "Paths",
     "Quarantine",
+    "RandAugment",
     "RandomCrop",
     "Sample",
     "SampleKey",

@@ -1,5 +1,6 @@
 """A folder of images, of any depth; with labels, one class a sub-folder."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -49,14 +50,21 @@ def _with_labels(root: Path, index: FolderIndex) -> Files:
         )
     stray = {path: "lies outside the class folders" for path in index.files if "/" not in path}
     names = [path.partition("/")[0] for path in files]
-    classes, labels = np.unique(np.array(names), return_inverse=True)
+    classes = in_order(set(names))
+    numbers = {name: number for number, name in enumerate(classes)}
     return Files(
         root=root,
         paths=Paths(files),
-        labels=labels.astype(np.int64),
-        classes=tuple(map(str, classes)),
+        labels=np.array([numbers[name] for name in names], dtype=np.int64),
+        classes=classes,
         problems=_named(root, index.problems | stray),
     )
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Class names in the order of their numbers: sorted; where all are numbers, as in ImageNet-V2, by value."""
+    names = sorted(names)
+    return tuple(sorted(names, key=int) if all(name.isdecimal() for name in names) else names)
 
 
 def _named(root: Path, problems: dict[str, str]) -> dict[str, str]:

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from simmim.data.augment import PLAIN, Appearance
 from simmim.data.channels import check_channels, fit_channels
 from simmim.data.image import MAX_PIXELS, UnreadableImage
 from simmim.data.source import Source
-from simmim.data.transforms import View, render, render_valid
+from simmim.data.transforms import View, render_valid
 from simmim.data.valid import Invalid
-from simmim.seeds import stream
+from simmim.seeds import seed_of, stream
 from simmim.shapes import PixelMask, RawImages
 from simmim.units import Size
 
@@ -80,8 +81,8 @@ class Batch:
 class Samples(Dataset[Sample]):
     """Images of a source under a view, at one size and number of channels.
 
-    The key of a sample is (epoch, index). Crop and flip depend on the seed and the key alone. A file that cannot be
-    read is replaced by the next one that can, together with its label.
+    The key of a sample is (epoch, index). Crop, flip and augmentation depend on the seed and the key alone. A file that
+    cannot be read is replaced by the next one that can, together with its label.
     """
 
     def __init__(
@@ -95,7 +96,9 @@ class Samples(Dataset[Sample]):
         bad_share: float = 0.05,
         max_pixels: int = MAX_PIXELS,
         invalid: Invalid | None = None,
+        appearance: Appearance = PLAIN,
     ) -> None:
+        self.appearance = appearance
         self.source, self.view, self.size, self.channels, self.seed = source, view, size, channels, seed
         self.max_pixels = max_pixels
         self.invalid: Invalid | None = invalid
@@ -126,12 +129,14 @@ class Samples(Dataset[Sample]):
         image = self.source.open(found, max_pixels=self.max_pixels)
         check_channels(image, wanted=self.channels)  # before the work of decoding
         generator = stream(self.seed, "crop", epoch, asked)
-        box = self.view.box(image.height, image.width, size=self.size, generator=generator)
         if self.invalid is None:
-            pixels, valid = render(image, box=box, size=self.size), None
+            shown = self.appearance.show(image, view=self.view, size=self.size, generator=generator)
+            valid = None
         else:
-            pixels, valid = render_valid(image, box=box, size=self.size, invalid=self.invalid)
-        return fit_channels(pixels, channels=self.channels, alpha=image.alpha), valid
+            box = self.view.box(image.height, image.width, size=self.size, generator=generator)
+            shown, valid = render_valid(image, box=box, size=self.size, invalid=self.invalid)
+        pixels = fit_channels(shown, channels=self.channels, alpha=image.alpha)
+        return self.appearance.change(pixels, seed=seed_of(self.seed, "augment", epoch, asked)), valid
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

@@ -9,9 +9,9 @@ from simmim.data.arranged import PagesAs, arrange
 from simmim.data.image import MAX_PIXELS
 from simmim.data.samples import Samples
 from simmim.data.source import Source
-from simmim.data.transforms import CentreCrop, RandomCrop, View
+from simmim.data.transforms import CentreCrop, Interpolation, RandomCrop, View
 from simmim.data.valid import Invalid
-from simmim.units import ImageCount, ImageSize, LabelShare, Size
+from simmim.units import ImageCount, ImageSize, LabelShare
 
 PickedChannels = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 
@@ -114,6 +114,10 @@ class LabelledDataConfig(Settings, frozen=True):
     """What marks a pixel as empty, so that it is shown as the mean; as in pre-training."""
     view: AnyView = RandomCrop()
     """Which part of an image a training sample shows."""
+    evaluation: CentreCrop = CentreCrop()
+    """Which part of an image is judged."""
+    interpolation: Interpolation = "bilinear"
+    """How images are resized, for training and for judging."""
     labels: LabelShare | None = None
     """How many of the training labels are used: "10 per class", "1 %", or all if not given."""
     held_out: float = Field(default=0.2, gt=0, lt=1)
@@ -123,18 +127,14 @@ class LabelledDataConfig(Settings, frozen=True):
     max_pixels: int = Field(default=MAX_PIXELS, ge=1)
     """Height times width above which a file is refused as a decompression bomb."""
 
-    def view_samples(self, source: Source, *, view: View, size: Size, channels: int, seed: int) -> Samples:
-        """The images of a source under a view, at the size and channels of an encoder."""
-        return Samples(
-            source,
-            view=view,
-            size=size,
-            channels=channels,
-            seed=seed,
-            bad_share=self.bad_share,
-            max_pixels=self.max_pixels,
-            invalid=self.invalid,
-        )
+    @model_validator(mode="after")
+    def _empty_pixels_are_shown_plainly(self) -> Self:
+        if self.invalid is not None and (self.interpolation != "bilinear" or self.evaluation.resize > 1):
+            raise ValueError(
+                "data.invalid works with data.interpolation=bilinear and data.evaluation.resize=1 only: what is empty must "
+                "not run into what is beside it"
+            )
+        return self
 
     def arranged(self, source: Source) -> Source:
         """The files of a source as the images they are: bands, pages and channels as set."""

@@ -5,7 +5,7 @@ picture that still covers the crop, cuts, resizes, flips.
 """
 
 import math
-from typing import Literal, NamedTuple, Protocol, Self
+from typing import Literal, NamedTuple, Protocol, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -20,6 +20,10 @@ from simmim.data.valid import Invalid, pixels_and_valid
 from simmim.units import Size
 
 _LEAST = 1e-6  # guards the division where no pixel is valid
+
+Interpolation: TypeAlias = Literal["bilinear", "bicubic"]
+"""How pixels are resized; always with antialias."""
+
 _TRIES = 10  # as torchvision's RandomResizedCrop, whose distribution the paper's runs had
 
 
@@ -84,7 +88,8 @@ class CentreCrop(Part, frozen=True):
 
     kind: Literal["centre_crop"] = "centre_crop"
     resize: float = Field(default=1.0, ge=1)
-    """How much larger than the target the image is made before the crop: 1.14 is 256 to 224, 1 loses the least."""
+    """How much larger than the target the image is made before the crop: 8/7, written 1.1428571428571428, is 256 to 224,
+    1 loses the least."""
 
     def box(self, height: int, width: int, *, size: Size, generator: np.random.Generator) -> Box:
         """The box; the generator is not used. See `View`."""
@@ -98,12 +103,25 @@ def _centre(height: int, width: int, *, ratio: float, zoom: float = 1.0) -> Box:
     return Box((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
 
 
-def render(image: ImageFile, *, box: Box, size: Size) -> Tensor:
+def render_centre(image: ImageFile, *, short: Size, size: Size, interpolation: Interpolation) -> Tensor:
+    """Resize a whole image until it just covers `short` (height, width), then cut `size` from its middle.
+
+    The usual evaluation: the shorter side to 256, the middle 224 of it (official data/data_finetune.py).
+    """
+    if short[0] * image.width >= short[1] * image.height:
+        whole = (short[0], short[0] * image.width // image.height)
+    else:
+        whole = (short[1] * image.height // image.width, short[1])
+    pixels = image.pixels((min(whole[0], image.height), min(whole[1], image.width)))
+    return tv.center_crop(resize(pixels, whole, interpolation=interpolation), list(size))
+
+
+def render(image: ImageFile, *, box: Box, size: Size, interpolation: Interpolation = "bilinear") -> Tensor:
     """Show a box of an image as (channels, height, width) of the given size; uint8 stays uint8.
 
-    Bilinear with antialias. Raises `UnreadableImage` where the file turns out to be damaged.
+    With antialias. Raises `UnreadableImage` where the file turns out to be damaged.
     """
-    pixels = resize(_cut(image.pixels(_covering(image, box, size)), image, box), size)
+    pixels = resize(_cut(image.pixels(_covering(image, box, size)), image, box), size, interpolation=interpolation)
     return tv.horizontal_flip(pixels) if box.flip else pixels
 
 
@@ -140,9 +158,9 @@ def _cut(pixels: Tensor, image: ImageFile, box: Box) -> Tensor:
     return pixels[:, top:bottom, left:right]
 
 
-def resize(pixels: Tensor, size: Size) -> Tensor:
-    """Resize (channels, height, width) to `size`, bilinear with antialias; the number type stays."""
-    return tv.resize(pixels, list(size), interpolation=InterpolationMode.BILINEAR, antialias=True)
+def resize(pixels: Tensor, size: Size, *, interpolation: Interpolation = "bilinear") -> Tensor:
+    """Resize (channels, height, width) to `size`, with antialias; the number type stays."""
+    return tv.resize(pixels, list(size), interpolation=InterpolationMode(interpolation), antialias=True)
 
 
 def _scaled(start: int, length: int, scale: float) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from typing import Annotated
 from simmim.config import OneOf
 from simmim.encoders.beit import BeitConfig, BeitEncoder
 from simmim.encoders.encoder import Architecture, Encoder, EncoderConfig
+from simmim.encoders.layer_ids import LayerIds, layers_of
 from simmim.encoders.swin import SwinConfig, SwinEncoder, SwinV2Config
 from simmim.encoders.timm import TimmConfig, TimmEncoder
 from simmim.encoders.vit import ViTConfig, ViTEncoder
@@ -16,6 +17,7 @@ __all__ = [
     "BeitEncoder",
     "Encoder",
     "EncoderConfig",
+    "LayerIds",
     "SwinConfig",
     "SwinEncoder",
     "SwinV2Config",
@@ -23,6 +25,7 @@ __all__ = [
     "TimmEncoder",
     "ViTConfig",
     "ViTEncoder",
+    "layers_of",
 ]
 
 AnyEncoder = Annotated[EncoderConfig, OneOf((ViTConfig, BeitConfig, SwinConfig, SwinV2Config, TimmConfig))]

@@ -7,6 +7,8 @@ for every step that is left:
     now and then, and at the end: evaluate, report, save
 """
 
+from functools import partial
+
 from simmim.engine.distributed import without_sync
 from simmim.engine.interruption import Interrupted, Interruption
 from simmim.engine.metrics import Meter, MetricsLog
@@ -31,7 +33,7 @@ def train(run: Run, log: MetricsLog | None) -> None:
     with Interruption() as interruption, watch:
         for micro_batches in run.clock.waiting_for(run.batches(run.step)):
             interruption.check_parent()
-            set_lr(run.optimizer, run.schedule.lr(run.step))
+            set_lr(run.optimizer, partial(run.schedule.lr, run.step))
             run.begin_step(run.step)
             values, micro = Meter(), None
             for micro in run.clock.waiting_for(micro_batches):

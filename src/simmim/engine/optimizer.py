@@ -41,6 +41,7 @@ class Group(TypedDict):
     params: list[nn.Parameter]
     weight_decay: float
     lr_scale: float
+    """Its share of the peak learning rate."""
 
 
 def group_parameters(
@@ -72,10 +73,18 @@ def build_adamw(groups: list[Group], config: OptimizerConfig) -> torch.optim.Ada
     return torch.optim.AdamW([dict(group) for group in groups], lr=0.0, betas=config.betas, eps=config.eps, fused=True)
 
 
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every group its share of a learning rate."""
+def layer_decay(decay: float, *, layer_of: Callable[[str], int], num_layers: int) -> Callable[[str], float]:
+    """What the peak learning rate of a parameter is multiplied by: 1 behind the blocks, `decay` less each layer before.
+
+    (Official file: optimizer.py. It is applied once, where the schedule is asked; see `set_lr`.)
+    """
+    return lambda name: decay ** (num_layers + 1 - layer_of(name))
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: Callable[[float], float]) -> None:
+    """Give every group its learning rate: what `lr` says of the group's share of the peak."""
     for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_scale"]
+        group["lr"] = lr(group["lr_scale"])
 
 
 def clip_gradients(optimizer: torch.optim.Optimizer, limit: float | None) -> torch.Tensor:

@@ -59,19 +59,23 @@ class Schedule:
         """Length of the warm-up in optimizer steps."""
         return self.config.warmup.steps(self.steps_per_epoch)
 
-    def lr(self, step: int) -> float:
+    def lr(self, step: int, share: float = 1.0) -> float:
         """The learning rate of an optimizer step, counted from 0.
+
+        `share` scales the peak alone, as for the layers of a fine-tuned encoder: the start of the warm-up and the minimum
+        are the same for all, even where a small peak lies below them (official fine-tuning, through timm's scheduler).
 
         (The official code moves its schedule behind the optimizer, so that its step n has the value of n - 1.)
         """
         start, floor = self.config.warmup_lr * self.lr_scale, self.config.min_lr * self.lr_scale
+        peak = self.peak_lr * share
         if step < self.warmup_steps:
-            return start + (self.peak_lr - start) * step / self.warmup_steps
+            return start + (peak - start) * step / self.warmup_steps
         if self.config.decay == "constant":
-            return self.peak_lr
+            return peak
         if self.config.decay == "multistep":
             passed = sorted(milestone.steps(self.steps_per_epoch) for milestone in self.config.milestones)
-            return self.peak_lr * self.config.factor ** bisect.bisect_right(passed, step)
+            return peak * self.config.factor ** bisect.bisect_right(passed, step)
         begin = self.warmup_steps if self.config.cosine_from == "warmup" else 0
         share = (step - begin) / max(self.total_steps - begin, 1)
-        return floor + (self.peak_lr - floor) * (1 + math.cos(math.pi * min(share, 1))) / 2
+        return floor + (peak - floor) * (1 + math.cos(math.pi * min(share, 1))) / 2

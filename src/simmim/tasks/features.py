@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from simmim.data import CentreCrop, LabelledDataConfig, Source, Statistics, evaluation_batches
+from simmim.data import Appearance, CentreCrop, LabelledDataConfig, Source, Statistics, evaluation_batches
 from simmim.encoders.layers import Layers, Place
 from simmim.engine.bar import bar
+from simmim.tasks.labelled import samples_of
 from simmim.tasks.load import encoder_path, load_encoder
 from simmim.weights import read_encoder
 
@@ -49,7 +50,7 @@ class FrozenEncoder:
         """
         about = self.about
         statistics = Statistics(about.channels, about.mean, about.std, 0)
-        samples = data.view_samples(source, view=CentreCrop(), size=about.image_size, channels=about.channels, seed=0)
+        samples = samples_of(data, about, source, view=CentreCrop(), appearance=Appearance(), seed=0)
         store: dict[Place, NDArray[np.float32]] = {}
         labels, indices, problems = list[NDArray[np.int64]](), list[NDArray[np.int64]](), dict(source.problems)
         done = 0

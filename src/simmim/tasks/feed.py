@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -16,7 +16,22 @@ Accompany = Callable[[int, Batch, slice], tuple[tuple[Tensor, ...], float]]
 Weigh = Callable[[tuple[Tensor, ...]], float]
 """(what goes with the images) -> how much of the batch is scored, where only the images tell."""
 
-_Part: TypeAlias = tuple[Batch, tuple[Tensor, ...], float]
+Finish = Callable[[int, Batch, slice, tuple[Tensor, ...]], tuple[Tensor, ...]]
+"""(step, batch, its place in the global batch, the inputs on the device) -> the inputs as the module is called."""
+
+
+def _as_they_are(step: int, batch: Batch, place: slice, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return inputs
+
+
+class _Part(NamedTuple):
+    """A micro batch before it goes to the device."""
+
+    step: int
+    batch: Batch
+    place: slice
+    more: tuple[Tensor, ...]
+    share: float
 
 
 @dataclass
@@ -34,6 +49,8 @@ class Feed:
     accompany: Accompany
     weigh: Weigh | None = None
     """Where given, shares are in proportion to these weights over all processes, and a step is read before it begins."""
+    finish: Finish = _as_they_are
+    """What is done to the inputs of a micro batch on the device, last of all."""
     _problems: dict[str, str] = field(default_factory=dict[str, str])
 
     def note(self, problems: Mapping[str, str]) -> None:
@@ -69,15 +86,15 @@ class Feed:
         if self.weigh is not None:
             yield from self._weighed(self.weigh, list(self._accompanied(step, batches, loader)))
             return
-        for number, (batch, more, share) in enumerate(self._accompanied(step, batches, loader), 1):
-            yield MicroBatch(self._inputs(batch, more), share, last=number == loader.micro_batches)
+        for number, part in enumerate(self._accompanied(step, batches, loader), 1):
+            yield MicroBatch(self._inputs(part), part.share, last=number == loader.micro_batches)
 
     def _weighed(self, weigh: Weigh, parts: list[_Part]) -> Iterator[MicroBatch]:
-        weights = [weigh(more) for _, more, _ in parts]
+        weights = [weigh(part.more) for part in parts]
         # Every process asks once a step, before its first micro batch, so all of them know the same sum.
         total = self.processes.sum(sum(weights))[0] or 1.0
-        for number, ((batch, more, _), weight) in enumerate(zip(parts, weights, strict=True), 1):
-            yield MicroBatch(self._inputs(batch, more), weight / total, last=number == len(parts))
+        for number, (part, weight) in enumerate(zip(parts, weights, strict=True), 1):
+            yield MicroBatch(self._inputs(part), weight / total, last=number == len(parts))
 
     def _accompanied(self, step: int, batches: Iterator[Batch], loader: TrainingLoader) -> Iterator[_Part]:
         begin = loader.share_of_rank.start
@@ -85,11 +102,11 @@ class Feed:
             place = slice(begin, begin + len(batch))
             begin = place.stop
             self.note(batch.problems)
-            more, share = self.accompany(step, batch, place)
-            yield batch, more, share
+            yield _Part(step, batch, place, *self.accompany(step, batch, place))
 
-    def _inputs(self, batch: Batch, more: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (self.images(batch), *map(self._to_device, more))
+    def _inputs(self, part: _Part) -> tuple[Tensor, ...]:
+        inputs = (self.images(part.batch), *map(self._to_device, part.more))
+        return self.finish(part.step, part.batch, part.place, inputs)
 
     def images(self, batch: Batch) -> Tensor:
         """The normalised images of a batch; they cross to the device as they left the decoder."""

@@ -2,28 +2,40 @@
 
 import json
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from timm.optim import param_groups_layer_decay  # pyright: ignore[reportPrivateImportUsage]
-from torch import Tensor, nn
+from torch import Tensor
 
 from simmim.config import Settings, to_tree, write_yaml
-from simmim.data import Batch, CentreCrop, LabelledDataConfig, Samples, Source, Statistics, View, evaluation_batches
+from simmim.data import (
+    Appearance,
+    AugmentConfig,
+    Batch,
+    BatchAugment,
+    LabelledDataConfig,
+    RandAugment,
+    Samples,
+    Source,
+    UnreadableImage,
+    evaluation_batches,
+)
+from simmim.encoders import layers_of
 from simmim.engine.distributed import MachineConfig
 from simmim.engine.folder import OutputConfig, RunFolder
-from simmim.engine.optimizer import Group, OptimizerConfig
+from simmim.engine.optimizer import Group, OptimizerConfig, group_parameters, layer_decay
 from simmim.engine.precision import Precision
-from simmim.engine.schedule import ScheduleConfig
+from simmim.engine.schedule import Schedule, ScheduleConfig
 from simmim.files import write_text_atomically
 from simmim.seeds import seed_of
-from simmim.shapes import Images
+from simmim.tasks.classifier import Classified, Classifier, build_classifier, logits_of
 from simmim.tasks.feed import Feed
-from simmim.tasks.labelled import LabelledImages, open_labelled
+from simmim.tasks.labelled import LabelledImages, open_labelled, samples_of, samples_to_judge, statistics_of
 from simmim.tasks.load import encoder_path
 from simmim.tasks.training import (
     BuiltRun,
@@ -34,20 +46,12 @@ from simmim.tasks.training import (
     open_quarantine,
     train_in_folder,
 )
-from simmim.units import ImageCount, Size
+from simmim.units import ImageCount
 from simmim.version import __version__
-from simmim.weights import (
-    CLASSIFIER_FILE,
-    EncoderFile,
-    load_encoder_weights,
-    read_encoder,
-    resize_backbone,
-    save_encoder,
-)
+from simmim.weights import CLASSIFIER_FILE, EncoderFile, read_encoder, save_encoder
 
+_TRIED = 32
 RESULT_FILE = "result.json"
-
-_REPLACED = ("head.", "fc_norm.", "norm.")  # the classifier, and the norm that moves behind the pooling
 
 
 class FinetuneOptimizerConfig(OptimizerConfig, frozen=True):
@@ -63,15 +67,23 @@ class FinetuneConfig(Settings, frozen=True):
     task: Literal["finetune"] = "finetune"
     """What the run does."""
     encoder: str | None = None
-    """A run of pre-training, or its encoder.safetensors."""
+    """A run of pre-training, or of fine-tuning, whose head is left behind; or its file."""
     weights: Literal["pretrained", "random"] = "pretrained"
     """Whether the encoder starts as it was trained, or at random as a comparison."""
     drop_path: float = Field(default=0.1, ge=0, lt=1)
     """Stochastic depth: the chance that a residual branch is skipped, rising to this value at the last block."""
     layer_decay: float = Field(default=0.9, gt=0, le=1)
     """What the learning rate is multiplied by from each layer to the one before it."""
+    window: int | None = Field(default=None, gt=0)
+    """Tokens a side of an attention window, of Swin and SwinV2; that of the encoder, in proportion to the image size, if
+    not given."""
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     """Share of the certainty that is taken from the true class and spread over all."""
+    augment: AugmentConfig = AugmentConfig()
+    """What is done to training images beside the crop."""
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Decay a step of a running average of the weights, such as 0.9999, which is then what is judged and saved; null for
+    none, as published."""
     data: LabelledDataConfig = LabelledDataConfig()
     """Where the labelled images come from and how they are shown."""
     optimizer: FinetuneOptimizerConfig = FinetuneOptimizerConfig()
@@ -86,29 +98,6 @@ class FinetuneConfig(Settings, frozen=True):
     """Speed and memory; changes the result by no more than rounding and the order of drop path's noise."""
     output: OutputConfig = OutputConfig()
     """What is written, and how often; changes no result."""
-
-
-class Classified(NamedTuple):
-    """What one forward pass says."""
-
-    loss: Tensor
-    accuracy: Tensor
-    """Share of the images whose class was named, a scalar."""
-
-
-class Classifier(nn.Module):
-    """A timm model and the loss it is trained with."""
-
-    def __init__(self, backbone: nn.Module, *, label_smoothing: float) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.label_smoothing = label_smoothing
-
-    def forward(self, images: Images, labels: Tensor) -> Classified:
-        """Cross-entropy against smoothed labels (batch,), and the accuracy."""
-        logits = self.backbone(images).float()
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        return Classified(loss, (logits.argmax(dim=1) == labels).float().mean())
 
 
 def finetune(config: FinetuneConfig, *, out: str | Path, resume: bool = False) -> RunFolder:
@@ -132,92 +121,113 @@ def build(config: FinetuneConfig, session: Session) -> BuiltRun:
         raise ValueError("no encoder was named; give the folder of a pre-training run")
     weights, about = read_encoder(encoder_path(config.encoder))
     images = processes.from_main(lambda: open_labelled(config.data, seed=config.seed))
+    classes = images.training.classes
     image_size = config.data.image_size or about.image_size
     torch.manual_seed(seed_of(config.seed, "weights"))
-    backbone = build_classifier(config, about, weights, classes=len(images.training.classes), image_size=image_size)
-    model = Classifier(backbone, label_smoothing=config.label_smoothing).to(processes.device)
-    statistics = Statistics(about.channels, about.mean, about.std, 0)
-    schedule = build_schedule(config, images=len(images.training))
-    samples_of = _samples(config, statistics, image_size)
-    feed = Feed(
-        samples=samples_of(images.training, config.data.view),
-        statistics=statistics,
-        processes=processes,
-        batch=config.batch,
-        seed=config.seed,
-        total_steps=schedule.total_steps,
-        machine=config.machine,
-        accompany=lambda step, batch, place: ((batch.labels,), len(batch) / config.batch),
+    built = build_classifier(
+        about,
+        weights if config.weights == "pretrained" else None,
+        classes=len(classes),
+        drop_path=config.drop_path,
+        image_size=image_size,
+        window=config.window,
     )
-    judge = _Judge(model, feed, samples_of(images.held_out, CentreCrop()), config.machine)
+    about = replace(about, image_size=image_size, arguments=built.arguments, classes=classes)
+    about = replace(about, recipe=write_yaml(config), version=__version__)
+    model = Classifier(built.backbone, label_smoothing=config.label_smoothing, ema=config.ema).to(processes.device)
+    schedule = build_schedule(config, images=len(images.training))
+    feed = _feed(config, session, images, about, schedule=schedule)
+    judge = _Judge(model, feed, samples_to_judge(config.data, about, images.held_out, seed=config.seed), config.machine)
     run = assemble(
         config,
         session,
         module=model,
-        groups=_groups(model, config),
+        groups=classifier_groups(model, config),
         schedule=schedule,
         feed=feed,
         about={"recipe": to_tree(config)},
         quarantine=open_quarantine(session, images.listed, images.problems, share=config.data.bad_share),
     )
-    run = replace(
-        run,
-        values=_values,
-        evaluate=judge.evaluate,
+    run = replace(run, values=_values, evaluate=judge.evaluate, after_step=model.move_average)
+    parameters = sum(parameter.numel() for parameter in model.backbone.parameters())
+    derived = {**describe(run, images.training), "parameters": parameters}
+    derived |= {"held_out_images": len(images.held_out), "classes": classes}
+    return BuiltRun(run, derived, finish=_finisher(session.folder, about, judge))
+
+
+def _feed(
+    config: FinetuneConfig, session: Session, images: LabelledImages, about: EncoderFile, *, schedule: Schedule
+) -> Feed:
+    """The training images, augmented: each for itself in the loader and when it is erased, then mixed."""
+    processes, machine = session.processes, config.machine
+    augment = processes.from_main(lambda: _rand_augment(config, about, images.training))
+    batch_augment = BatchAugment(
+        config.augment, classes=len(about.classes), label_smoothing=config.label_smoothing, seed=config.seed
     )
-    classes = images.training.classes
-    derived = {**describe(run, images.training), "held_out_images": len(images.held_out), "classes": classes}
-    about = replace(about, image_size=image_size, recipe=write_yaml(config), version=__version__)
-    return BuiltRun(run, derived, finish=_finisher(session.folder, backbone, about, images, judge))
+    batch_augment.check(batch=config.batch, micro_batch=machine.micro_batch, world=processes.world)
+
+    def finish(step: int, batch: Batch, place: slice, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        pixels, labels = inputs
+        epoch = step // schedule.steps_per_epoch
+        indices = cast("list[int]", batch.indices.tolist())
+        pixels = batch_augment.erase(pixels, epoch=epoch, indices=indices)
+        return batch_augment.mix(pixels, labels, step=step, first=place.start)
+
+    appearance = Appearance(config.data.interpolation, augment)
+    return Feed(
+        samples=samples_of(
+            config.data, about, images.training, view=config.data.view, appearance=appearance, seed=config.seed
+        ),
+        statistics=statistics_of(about),
+        processes=processes,
+        batch=config.batch,
+        seed=config.seed,
+        total_steps=schedule.total_steps,
+        machine=machine,
+        accompany=lambda step, batch, place: ((batch.labels,), len(batch) / config.batch),
+        finish=finish,
+    )
 
 
 def _values(output: Classified) -> dict[str, Tensor]:
     return {"loss": output.loss, "train_accuracy": output.accuracy}
 
 
-def build_classifier(
-    config: FinetuneConfig, about: EncoderFile, weights: dict[str, Tensor], *, classes: int, image_size: Size
-) -> nn.Module:
-    """The encoder with a fresh classifier on the mean of its features; the weights must fit, or it says which do not."""
-    backbone = about.create(num_classes=classes, global_pool="avg", drop_path_rate=config.drop_path)
-    if config.weights == "pretrained":
-        load_encoder_weights(backbone, weights, replaced=_REPLACED)
-    return resize_backbone(backbone, image_size, was=about.built_for)
+def _rand_augment(config: FinetuneConfig, about: EncoderFile, source: Source) -> RandAugment | None:
+    """RandAugment, tried on the first image that can be read: a wrong kind of images is said before a run begins."""
+    policy = config.augment.rand_augment
+    if policy is None:
+        return None
+    found = RandAugment(policy, about.image_size, about.mean, config.data.interpolation)
+    for index in range(min(len(source), _TRIED)):
+        with suppress(UnreadableImage, OSError):  # it is met again in training, and noted there
+            pixels = source.open(index, max_pixels=config.data.max_pixels).pixels()
+            found.check(channels=about.channels, eight_bit=pixels.dtype == torch.uint8)
+            break
+    return found
 
 
-def _samples(config: FinetuneConfig, statistics: Statistics, image_size: Size) -> Callable[[Source, View], Samples]:
-    return lambda source, view: config.data.view_samples(
-        source, view=view, size=image_size, channels=statistics.channels, seed=config.seed
-    )
-
-
-def _groups(model: Classifier, config: FinetuneConfig) -> list[Group]:
-    """timm's groups by layer, with the names of their parameters."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    spared: Callable[[], set[str]] | None = getattr(model.backbone, "no_weight_decay", None)
-    exempt = {name for name, _ in model.backbone.named_parameters() if "logit_scale" in name or "cpb_mlp" in name}
-    groups: list[Any] = cast(Any, param_groups_layer_decay)(
-        model.backbone,
+def classifier_groups(model: Classifier, config: FinetuneConfig) -> list[Group]:
+    """The parameters by layer and decay; the head has the learning rate of the recipe."""
+    layers = layers_of(model.backbone)
+    prefix = "backbone."
+    return group_parameters(
+        ((prefix + name, parameter) for name, parameter in model.backbone.named_parameters()),
         weight_decay=config.optimizer.weight_decay,
-        no_weight_decay_list=[*(spared() if spared else ()), *exempt],
-        layer_decay=config.layer_decay,
+        exempt=layers.no_decay,
+        lr_scale=layer_decay(
+            config.layer_decay,
+            layer_of=lambda name: layers.layer_of(name.removeprefix(prefix)),
+            num_layers=layers.num_layers,
+        ),
     )
-    return [
-        Group(
-            names=[names[id(parameter)] for parameter in group["params"]],
-            params=group["params"],
-            weight_decay=group["weight_decay"],
-            lr_scale=group["lr_scale"],
-        )
-        for group in groups
-    ]
 
 
 class _Judge:
     """Measures the accuracy on the images that were held out, every one counted once over all processes."""
 
     def __init__(self, model: Classifier, feed: Feed, samples: Samples, machine: MachineConfig) -> None:
-        self._model, self._feed, self._samples, self._machine = model, feed, samples, machine
+        self.model, self._feed, self._samples, self._machine = model, feed, samples, machine
         self.processes = feed.processes
         self._precision = Precision(machine.precision, feed.processes.device)
         self.latest: dict[str, float] = {}
@@ -226,22 +236,17 @@ class _Judge:
 
     def evaluate(self, step: int) -> dict[str, float]:
         """Accuracy and loss behind a step."""
-        was_training = self._model.training
-        self._model.eval()
+        was_training = self.model.training
+        self.model.eval()
         right = loss = count = 0.0
-        with torch.no_grad():
-            for batch in self._batches():
-                self._feed.note(batch.problems)
-                batch = batch.readable()
-                if not len(batch):
-                    continue
-                labels = batch.labels.to(self.processes.device)
-                with self._precision.autocast():
-                    logits = self._model.backbone(self._feed.images(batch)).float()
-                right += float((logits.argmax(dim=1) == labels).sum())
-                loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-                count += len(batch)
-        self._model.train(was_training)
+        for batch, logits in logits_of(self.model.judged, self._batches(), self._feed.images, self._precision):
+            self._feed.note(batch.problems)
+            batch, logits = batch.readable(), logits[~batch.replaced]
+            labels = batch.labels.to(logits.device)
+            right += float((logits.argmax(dim=1) == labels).sum())
+            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+            count += len(batch)
+        self.model.train(was_training)
         right, loss, count = self.processes.sum(right, loss, count)
         if not count:
             raise ValueError("none of the images that were held out can be read, so nothing can be judged")
@@ -255,19 +260,14 @@ class _Judge:
         return evaluation_batches(self._samples, batch=size, workers=self._machine.workers, rank=rank, world=world)
 
 
-def _finisher(
-    folder: RunFolder, backbone: nn.Module, about: EncoderFile, images: LabelledImages, judge: _Judge
-) -> Callable[[], None]:
-    classes = images.training.classes
-    arguments = {**about.arguments, "num_classes": len(classes), "global_pool": "avg"}
-
+def _finisher(folder: RunFolder, about: EncoderFile, judge: _Judge) -> Callable[[], None]:
     def finish() -> None:
         numbers = judge.latest or judge.evaluate(0)  # a run that was cut behind its last step judges again
         judge.processes.only_main(lambda: write(numbers))
 
     def write(numbers: dict[str, float]) -> None:
-        save_encoder(folder.path / CLASSIFIER_FILE, backbone, replace(about, arguments=arguments, classes=classes))
-        result = {**numbers, "images": judge.judged, "classes": len(classes)}
+        save_encoder(folder.path / CLASSIFIER_FILE, judge.model.judged, about)
+        result = {**numbers, "images": judge.judged, "classes": len(about.classes)}
         write_text_atomically(folder.path / RESULT_FILE, json.dumps(result, indent=2) + "\n")
 
     return finish

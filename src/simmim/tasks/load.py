@@ -91,3 +91,18 @@ def encoder_path(run: str | Path) -> Path:
     if (path / "recipe.yaml").exists():
         raise ValueError(f"{path} is not complete, so it has no encoder yet; continue it with --resume")
     raise ValueError(f"there is no run {str(path)!r}" if not path.exists() else f"{path} holds no encoder")
+
+
+def classifier_path(run: str | Path) -> Path:
+    """Where the classifier of a fine-tuning run lies.
+
+    Raises:
+        ValueError: where there is none, or what was named is an encoder alone.
+    """
+    path = Path(run)
+    path = path / CLASSIFIER_FILE if (path / CLASSIFIER_FILE).is_file() else encoder_path(path)
+    if not read_encoder(path)[1].classes:
+        raise ValueError(
+            f"{path} is an encoder without a classifier; first: simmim finetune {run} --data LABELLED --out RUN2"
+        )
+    return path
