@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor, nn
 
 from simmim.units import Size
@@ -49,9 +50,10 @@ def timm_name(blueprint: Blueprint) -> str:
     return _NAMES[blueprint.family]
 
 
-def build(blueprint: Blueprint, **more: Any) -> nn.Module:
-    """The backbone with random weights."""
-    return timm.create_model(timm_name(blueprint), pretrained=False, **{**blueprint.arguments(), **more})
+def outline(blueprint: Blueprint) -> nn.Module:
+    """The backbone without memory behind its weights: names, shapes and windows."""
+    with torch.device("meta"):
+        return timm.create_model(timm_name(blueprint), pretrained=False, **blueprint.arguments())
 
 
 def adapt(backbone: Mapping[str, Tensor], blueprint: Blueprint, wanted: Wanted) -> Adapted:
@@ -67,7 +69,7 @@ def adapt(backbone: Mapping[str, Tensor], blueprint: Blueprint, wanted: Wanted) 
         changes |= _spread(weights, blueprint)
     if target == replace(blueprint, per_block=target.per_block):
         return Adapted(weights, target, changes)
-    before, after = (dict(build(each).named_modules()) for each in (replace(blueprint, per_block=target.per_block), target))
+    before, after = (dict(outline(each).named_modules()) for each in (replace(blueprint, per_block=target.per_block), target))
     for name, tensor in weights.items():
         module, _, word = name.rpartition(".")
         changed = _fitted(word, tensor, before.get(module), after.get(module), target, wanted)

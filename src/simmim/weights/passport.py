@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from simmim.weights.adapt import Wanted, adapt, build
+from simmim.weights.adapt import Wanted, adapt, outline
 from simmim.weights.blueprint import Blueprint, read_blueprint
 from simmim.weights.huggingface import HuggingFace
 from simmim.weights.layout import Layout, Pieces
@@ -104,7 +104,7 @@ def _recognise(file: ForeignFile) -> Layout:
 
 def _match(pieces: Pieces, blueprint: Blueprint) -> Match:
     """Hold what was read against the model; what does not fit is taken out of the backbone."""
-    there = build(blueprint).state_dict()
+    there = outline(blueprint).state_dict()
     rows = list(pieces.rows)
     for name in list(pieces.backbone):
         if name not in there or there[name].shape != pieces.backbone[name].shape:
