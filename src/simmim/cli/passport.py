@@ -58,3 +58,25 @@ def import_(
         say(f"guessed  {guess}")
     verb = "reconstruct {0} IMAGE --out pictures" if done.pretraining else "probe {0} --data LABELLED"
     say(f"{done.folder} is complete\n  next     simmim {verb.format(done.folder)}")
+
+
+@app.command
+def export(
+    run: Annotated[str, Parameter(help="A run, an imported folder, an encoder file, or a foreign file.")],
+    *,
+    to: Annotated[Literal["timm", "hf", "official", "onnx"], Parameter(help="Whose library shall load it.")],
+    out: Annotated[str, Parameter(help="The new folder.")],
+    as_json: Json = False,
+) -> None:
+    """Write weights for another library, which loads them back and is compared before this says done."""
+    from simmim.tasks.export import export_weights
+
+    done = export_weights(run, to=to, out=out)
+    if as_json:
+        print_json(done._asdict())
+        return
+    lines = [f"{done.folder} is complete: {', '.join(done.files)}"]
+    lines.append(f"  checked  {done.checked_by}: largest relative difference {done.difference:.1e}")
+    lines += [f"  note     {note}" for note in done.notes]
+    lines.append(f"  next     how to load it is in {done.folder}/README.md")
+    say("\n".join(lines))

@@ -70,6 +70,8 @@ def adapt(backbone: Mapping[str, Tensor], blueprint: Blueprint, wanted: Wanted) 
     if target == replace(blueprint, per_block=target.per_block):
         return Adapted(weights, target, changes)
     before, after = (dict(outline(each).named_modules()) for each in (replace(blueprint, per_block=target.per_block), target))
+    if target.window != blueprint.window:
+        changes["window"] = f"{blueprint.window} to {target.window} tokens a side"
     for name, tensor in weights.items():
         module, _, word = name.rpartition(".")
         changed = _fitted(word, tensor, before.get(module), after.get(module), target, wanted)

@@ -1,11 +1,12 @@
 """The layout of Hugging Face transformers: Swin, Swinv2, ViT and Beit, in folders of save_pretrained."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from simmim.weights.blueprint import Blueprint
 from simmim.weights.layout import Family, Layout, Pieces
 from simmim.weights.spelling import Spelling
 
@@ -169,3 +170,63 @@ def _hints(settings: Mapping[str, Any]) -> dict[str, Any]:
         hints["norm_epsilon"] = settings["layer_norm_eps"]
     hints["target_window"] = 0  # its loss compares with the pixels themselves
     return hints
+
+
+def settings_for(blueprint: Blueprint, *, kind: str, classes: Sequence[str]) -> dict[str, Any]:
+    """config.json of a backbone.
+
+    Args:
+        blueprint: its architecture, for square images.
+        kind: MaskedImageModeling, ImageClassification or Model (the bare encoder).
+        classes: names of the classes, if any.
+    """
+    name = {"swin": "Swin", "swinv2": "Swinv2", "vit": "ViT", "beit": "Beit"}[blueprint.family]
+    shape = _windowed_shape(blueprint) if blueprint.family in ("swin", "swinv2") else _plain_shape(blueprint)
+    labels = {str(number): word for number, word in enumerate(classes)}
+    return {
+        "architectures": [f"{name}For{kind}" if kind != "Model" else f"{name}Model"],
+        "model_type": blueprint.family,
+        "image_size": blueprint.image_size[0],
+        "patch_size": blueprint.patch_size,
+        "num_channels": blueprint.channels,
+        "encoder_stride": blueprint.stride,
+        "hidden_act": "gelu",
+        "drop_path_rate": 0.0,
+        "qkv_bias": True,
+        **shape,
+        **({"id2label": labels, "label2id": {word: int(number) for number, word in labels.items()}} if labels else {}),
+    }
+
+
+def _windowed_shape(blueprint: Blueprint) -> dict[str, Any]:
+    return {
+        "embed_dim": blueprint.embed_dim,
+        "depths": list(blueprint.depths),
+        "num_heads": list(blueprint.num_heads),
+        "window_size": blueprint.window,
+        "mlp_ratio": 4.0,
+        "use_absolute_embeddings": False,
+        "layer_norm_eps": 1e-5,
+        **({"pretrained_window_sizes": list(blueprint.pretrained_windows)} if blueprint.pretrained_windows else {}),
+    }
+
+
+def _plain_shape(blueprint: Blueprint) -> dict[str, Any]:
+    shape: dict[str, Any] = {
+        "hidden_size": blueprint.embed_dim,
+        "num_hidden_layers": blueprint.depths[0],
+        "num_attention_heads": blueprint.num_heads[0],
+        "intermediate_size": 4 * blueprint.embed_dim,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "layer_norm_eps": 1e-6,
+    }
+    if blueprint.family == "beit":
+        shape |= {
+            "use_absolute_position_embeddings": False,
+            "use_shared_relative_position_bias": not blueprint.per_block,
+            "use_relative_position_bias": blueprint.per_block,
+            "use_mean_pooling": blueprint.pooled,
+            "layer_scale_init_value": 0.1,
+        }
+    return shape

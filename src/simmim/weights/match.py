@@ -39,7 +39,7 @@ class Match:
 
     def names(self, fate: Fate, most: int = 3) -> str:
         """A few of the names, for a person."""
-        names = [row.ours if fate == "missing" else row.theirs for row in self.rows if row.fate == fate]
+        names = [row.ours if fate == "missing" else row.theirs.split(" + ")[0] for row in self.rows if row.fate == fate]
         more = f" and {len(names) - most} more" if len(names) > most else ""
         return ", ".join(names[:most]) + more
 

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from simmim.weights.blueprint import Blueprint
 from simmim.weights.layout import Family, Layout, Pieces, said
 from simmim.weights.spelling import Spelling
 
@@ -55,6 +56,9 @@ def _read_settings(pieces: Pieces, settings: Mapping[str, Any]) -> None:
     size = said(settings, "DATA.IMG_SIZE")
     if isinstance(size, int):
         pieces.hints["image_size"] = (size, size)
+    elif isinstance(size, list | tuple):
+        height, width = cast("list[int]", size)
+        pieces.hints["image_size"] = (height, width)
     kind = said(settings, "MODEL.TYPE")
     block = {"swin": "SWIN", "swinv2": "SWINV2", "vit": "VIT"}.get(str(kind), "SWIN")
     window = said(settings, f"MODEL.{block}.WINDOW_SIZE")
@@ -74,3 +78,26 @@ def _read_settings(pieces: Pieces, settings: Mapping[str, Any]) -> None:
         value = said(settings, path)
         if value is not None:
             pieces.hints[hint] = value
+
+
+def official_settings(blueprint: Blueprint, *, target_window: int) -> dict[str, Any]:
+    """What the official configuration would say, as plain words and numbers."""
+    kind = {"swin": "swin", "swinv2": "swinv2", "beit": "vit"}[blueprint.family]
+    plain = blueprint.family == "beit"
+    block: dict[str, Any] = {
+        "PATCH_SIZE": blueprint.patch_size,
+        "IN_CHANS": blueprint.channels,
+        "EMBED_DIM": blueprint.embed_dim,
+        "NUM_HEADS": blueprint.num_heads[0] if plain else list(blueprint.num_heads),
+        ("DEPTH" if plain else "DEPTHS"): blueprint.depths[0] if plain else list(blueprint.depths),
+    }
+    if not plain:
+        block["WINDOW_SIZE"] = blueprint.window
+    if blueprint.pretrained_windows is not None:
+        block["PRETRAINED_WINDOW_SIZES"] = list(blueprint.pretrained_windows)
+    height, width = blueprint.image_size
+    target = {"ENABLE": bool(target_window), "PATCH_SIZE": target_window or 47}
+    return {
+        "DATA": {"IMG_SIZE": height if height == width else [height, width]},
+        "MODEL": {"TYPE": kind, kind.upper(): block, "SIMMIM": {"NORM_TARGET": target}},
+    }
