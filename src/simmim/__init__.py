@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from simmim.engine.interruption import Interrupted
     from simmim.model import MaskedPrediction, SimMIM
     from simmim.tasks.catalogue import explain, list_recipes, resolve
+    from simmim.tasks.export import export_weights
     from simmim.tasks.load import load, load_encoder
+    from simmim.tasks.passport import import_weights
     from simmim.tasks.reconstruct import reconstruct
     from simmim.tasks.words import finetune, pretrain, probe
 
@@ -22,7 +24,9 @@ _PLACES = {
     "MaskedPrediction": "simmim.model",
     "SimMIM": "simmim.model",
     "explain": "simmim.tasks.catalogue",
+    "export_weights": "simmim.tasks.export",
     "finetune": "simmim.tasks.words",
+    "import_weights": "simmim.tasks.passport",
     "list_recipes": "simmim.tasks.catalogue",
     "load": "simmim.tasks.load",
     "load_encoder": "simmim.tasks.load",
@@ -38,7 +42,9 @@ __all__ = [
     "SimMIM",
     "__version__",
     "explain",
+    "export_weights",
     "finetune",
+    "import_weights",
     "list_recipes",
     "load",
     "load_encoder",

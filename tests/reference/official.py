@@ -12,7 +12,9 @@ from torch import Tensor
 State = dict[str, Tensor]
 
 
-def swin_file(*, dim: int, depths: tuple[int, ...], heads: tuple[int, ...], size: int, window: int, version: int) -> State:
+def swin_file(
+    *, dim: int, depths: tuple[int, ...], heads: tuple[int, ...], size: int, window: int, version: int
+) -> State:
     """A pre-training file with random weights and the buffers that the official code stores."""
     state: State = {"encoder.mask_token": _random(1, 1, dim)}
     _linear(state, "encoder.patch_embed.proj", dim, 3, 4, 4)
@@ -95,11 +97,17 @@ def _swin_block(state: State, at: str, x: Tensor, *, shifted: bool) -> Tensor:
     shift = win // 2 if shifted and win < side else 0
     second = f"{at}.attn.logit_scale" in state
     y = x if second else _ln(state, f"{at}.norm1", x)
-    y = y.roll((-shift, -shift), (1, 2)).unfold(1, win, win).unfold(2, win, win)  # batch, rows, columns, channels, win, win
+    y = (
+        y.roll((-shift, -shift), (1, 2)).unfold(1, win, win).unfold(2, win, win)
+    )  # batch, rows, columns, channels, win, win
     batch, count, channels = len(x), side // win, x.shape[-1]
     y = y.permute(0, 1, 2, 4, 5, 3).reshape(batch * count**2, win**2, channels)
     y = _attend(state, f"{at}.attn", y, win, _shift_mask(side, win, shift) if shift else None, second=second)
-    y = y.reshape(batch, count, count, win, win, channels).permute(0, 1, 3, 2, 4, 5).reshape(batch, side, side, channels)
+    y = (
+        y.reshape(batch, count, count, win, win, channels)
+        .permute(0, 1, 3, 2, 4, 5)
+        .reshape(batch, side, side, channels)
+    )
     y = y.roll((shift, shift), (1, 2))
     if second:
         x = x + _ln(state, f"{at}.norm1", y)

@@ -74,6 +74,9 @@ def _card(one: Leaving, written: Written) -> str:
         "written by": f"simmim {__version__}",
         "checked by": f"{written.checked_by}: largest relative difference {written.difference:.1e}",
     }
-    notes = ("Mean and std are of 8-bit values divided by 255.", "Licence: that of the images and of whoever trained it.")
+    notes = (
+        "Mean and std are of 8-bit values divided by 255.",
+        "Licence: that of the images and of whoever trained it.",
+    )
     title = f"{about.architecture} at {height}x{width} px"
     return model_card(title=title, facts=facts, code=written.code, notes=(*written.notes, *notes), recipe=about.recipe)

@@ -52,12 +52,23 @@ class Leaving:
             hints["num_heads"] = (int(self.backbone.blocks[0].attn.num_heads),)
         elif hasattr(self.backbone, "layers"):
             hints["window"] = max(side for stage in self.backbone.layers for side in stage.blocks[0].window_size)
-            hints["pretrained_windows"] = self.about.arguments.get("pretrained_window_sizes")
+            hints["pretrained_windows"] = _pretrained_windows(self.backbone)
         blueprint = read_blueprint(state, {}, {name: value for name, value in hints.items() if value is not None})
         there = outline(blueprint).state_dict()
         if {name: each.shape for name, each in there.items()} != {name: each.shape for name, each in state.items()}:
-            raise ValueError(f"{self.about.architecture} is no plain {blueprint.family}: its weights differ in name or shape")
+            raise ValueError(
+                f"{self.about.architecture} is no plain {blueprint.family}: its weights differ in name or shape"
+            )
         return blueprint
+
+
+def _pretrained_windows(backbone: Any) -> tuple[int, ...] | None:
+    """The windows a SwinV2 measures its coordinates in, where they are not its own; None for any other backbone."""
+    attentions = [stage.blocks[0].attn for stage in backbone.layers]
+    windows = [getattr(each, "pretrained_window_size", (0, 0)) for each in attentions]
+    if all(window in ((0, 0), tuple(each.window_size)) for window, each in zip(windows, attentions, strict=True)):
+        return None
+    return tuple(int(window[0]) for window in windows)
 
 
 def leaving(run: str | Path) -> Leaving:

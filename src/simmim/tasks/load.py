@@ -1,5 +1,6 @@
 """Take up what a run left: the whole model, or its encoder."""
 
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,9 @@ from simmim.tasks.passport import config_of, encoder_of, model_of, statistics_of
 from simmim.tasks.pretrain import PretrainConfig, about_of, build_model
 from simmim.tensors import DamagedFile, read_words
 from simmim.weights import CLASSIFIER_FILE, ENCODER_FILE, load_encoder_weights, read_encoder
-from simmim.weights.passport import read_passport
+from simmim.weights.passport import Passport, read_passport
+
+_log = logging.getLogger("simmim")
 
 
 class LoadedModel(NamedTuple):
@@ -41,7 +44,7 @@ def load(run: str | Path) -> SimMIM:
 def load_with_settings(run: str | Path) -> LoadedModel:
     """The model of a pre-training with its recipe and the statistics of its images."""
     if is_foreign(Path(run)):
-        passport = read_passport(Path(run))
+        passport = _foreign(Path(run))
         return LoadedModel(model_of(passport), config_of(passport), statistics_of(passport), 0)
     checkpoint = _checkpoint(Path(run))
     config, statistics = about_of(checkpoint.state)
@@ -75,7 +78,7 @@ def load_encoder(run: str | Path) -> nn.Module:
         run: a run folder, an `encoder.safetensors` or a `classifier.safetensors`, or a file of another program.
     """
     if is_foreign(Path(run)):
-        return encoder_of(read_passport(Path(run)))
+        return encoder_of(_foreign(Path(run)))
     weights, about = read_encoder(encoder_path(run))
     model = about.create(image_size=about.image_size)
     load_encoder_weights(model, weights)
@@ -83,6 +86,14 @@ def load_encoder(run: str | Path) -> nn.Module:
     if isinstance(config, dict):
         config.update(input_size=(about.channels, *about.image_size), mean=about.mean, std=about.std)
     return model.eval()
+
+
+def _foreign(path: Path) -> Passport:
+    """A file of another program; what had to be guessed is said."""
+    passport = read_passport(path)
+    for guess in passport.notes:
+        _log.warning("%s does not say %s: guessed", path, guess)
+    return passport
 
 
 def is_foreign(path: Path) -> bool:

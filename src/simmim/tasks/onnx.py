@@ -13,6 +13,7 @@ from simmim.tasks.leaving import Leaving, Maps, difference, example
 from simmim.tasks.outward import Written
 
 ONNX_FILE = "encoder.onnx"
+_MOST_BYTES = 2**31 - 2**20  # the format's own limit; above it weights lie in a file beside
 _OUTPUTS = ("features", "pooled", "logits")
 
 
@@ -32,7 +33,10 @@ def write_onnx(one: Leaving, out: Path) -> Written:
         entry = proto.metadata_props.add()
         entry.key, entry.value = name, value
     path = out / ONNX_FILE
-    write_atomically(path, lambda part: onnx.save_model(proto, part))
+    if sum(each.numel() * each.element_size() for each in one.backbone.state_dict().values()) < _MOST_BYTES:
+        write_atomically(path, lambda part: onnx.save_model(proto, part))
+    else:
+        onnx.save_model(proto, path, save_as_external_data=True, location=f"{ONNX_FILE}.data")
     write_text_atomically(out / "preprocessing.json", json.dumps(_facts(one), indent=2) + "\n")
     session = cast(Any, onnxruntime).InferenceSession(path, providers=["CPUExecutionProvider"])
     worst = 0.0
@@ -69,5 +73,10 @@ def _program(maps: Maps, images: torch.Tensor, outputs: tuple[str, ...]) -> Any:
 def _facts(one: Leaving) -> dict[str, str]:
     """What the graph does not say: how images are prepared, and the names of the classes."""
     about = one.about
-    facts: dict[str, Any] = {"image_size": about.image_size, "mean": about.mean, "std": about.std, "classes": about.classes}
+    facts: dict[str, Any] = {
+        "image_size": about.image_size,
+        "mean": about.mean,
+        "std": about.std,
+        "classes": about.classes,
+    }
     return {name: json.dumps(value) for name, value in facts.items()}

@@ -68,7 +68,7 @@ def write_timm(one: Leaving, out: Path) -> Written:
     code = f"""
 import timm
 model = timm.create_model("local-dir:PATH/TO/THIS/FOLDER", pretrained=True).eval()
-features = model.forward_features(images)   # (batch, {about.channels}, {about.image_size[0]}, {about.image_size[1]}), normalised
+features = model.forward_features(images)   # (batch, {", ".join(map(str, (about.channels, *about.image_size)))}), normalised
 """
     return Written(worst, f"timm {timm.__version__}", code)
 
@@ -122,7 +122,9 @@ def write_huggingface(one: Leaving, out: Path) -> Written:
         raise ValueError('this needs transformers; install it with: pip install "simmim[huggingface]"') from error
     blueprint = one.blueprint()
     if blueprint.image_size[0] != blueprint.image_size[1]:
-        raise ValueError(f"Hugging Face's models take square images, this one {blueprint.image_size}; use --to timm or onnx")
+        raise ValueError(
+            f"Hugging Face's models take square images, this one {blueprint.image_size}; use --to timm or onnx"
+        )
     masked = one.model is not None and one.decoder is not None and blueprint.family != "beit"
     kind = "MaskedImageModeling" if masked else "ImageClassification" if blueprint.classes else "Model"
     settings = settings_for(blueprint, kind=kind, classes=one.about.classes)
@@ -134,7 +136,7 @@ def write_huggingface(one: Leaving, out: Path) -> Written:
     _write_json(out / "preprocessor_config.json", _preprocessor(one))
     _write_weights(out / WEIGHTS, weights)
     name = settings["architectures"][0]
-    there, told = cast(Any, getattr(transformers, name)).from_pretrained(out, output_loading_info=True)
+    there, told = getattr(transformers, name).from_pretrained(out, output_loading_info=True)
     unmet = [*told["missing_keys"], *told["unexpected_keys"]]
     unmet = [word for word in unmet if "pooler" not in word and "mask_token" not in word]
     if unmet:
@@ -151,7 +153,9 @@ def _compare(one: Leaving, there: Any, kind: str) -> float:
     images, mask = example(one)
     with torch.no_grad():
         if kind == "MaskedImageModeling" and one.model is not None:
-            return difference(one.model(images, mask).prediction, there(images, bool_masked_pos=mask.flatten(1)).reconstruction)
+            return difference(
+                one.model(images, mask).prediction, there(images, bool_masked_pos=mask.flatten(1)).reconstruction
+            )
         if kind == "ImageClassification":
             return difference(one.backbone(images), there(images).logits)
         shown = Maps(one.backbone, classes=0)(images)[0].flatten(2).mT

@@ -69,7 +69,9 @@ def adapt(backbone: Mapping[str, Tensor], blueprint: Blueprint, wanted: Wanted) 
         changes |= _spread(weights, blueprint)
     if target == replace(blueprint, per_block=target.per_block):
         return Adapted(weights, target, changes)
-    before, after = (dict(outline(each).named_modules()) for each in (replace(blueprint, per_block=target.per_block), target))
+    before, after = (
+        dict(outline(each).named_modules()) for each in (replace(blueprint, per_block=target.per_block), target)
+    )
     if target.window != blueprint.window:
         changes["window"] = f"{blueprint.window} to {target.window} tokens a side"
     for name, tensor in weights.items():

@@ -47,16 +47,16 @@ class Blueprint:
     def encoder(self) -> EncoderConfig:
         """The encoder of a recipe that is this backbone."""
         if self.family in ("swin", "swinv2"):
-            kind = SwinConfig if self.family == "swin" else SwinV2Config
-            more = {} if self.pretrained_windows is None else {"pretrained_windows": self.pretrained_windows}
-            return kind(
-                window=self.window,
-                patch_size=self.patch_size,
-                embed_dim=self.embed_dim,
-                depths=self.depths,
-                num_heads=self.num_heads,
-                **more,
-            )
+            shape: dict[str, Any] = {
+                "window": self.window,
+                "patch_size": self.patch_size,
+                "embed_dim": self.embed_dim,
+                "depths": self.depths,
+                "num_heads": self.num_heads,
+            }
+            if self.family == "swin":
+                return SwinConfig(**shape)
+            return SwinV2Config(**shape, pretrained_windows=self.pretrained_windows)
         plain = BeitConfig if self.family == "beit" else ViTConfig
         return plain(
             patch_size=self.patch_size, embed_dim=self.embed_dim, depth=self.depths[0], num_heads=self.num_heads[0]
@@ -75,7 +75,9 @@ class Blueprint:
         return {**encoder.arguments, **more}
 
 
-def read_blueprint(backbone: Mapping[str, Tensor], buffers: Mapping[str, Tensor], hints: Mapping[str, Any]) -> Blueprint:
+def read_blueprint(
+    backbone: Mapping[str, Tensor], buffers: Mapping[str, Tensor], hints: Mapping[str, Any]
+) -> Blueprint:
     """Read the architecture off the tensors, with what the file says beside them.
 
     Args:
@@ -92,7 +94,9 @@ def read_blueprint(backbone: Mapping[str, Tensor], buffers: Mapping[str, Tensor]
     depths = _depths(backbone)
     first = "layers.0.blocks.0." if family in ("swin", "swinv2") else "blocks.0."
     if f"{first}mlp.fc1.weight" in backbone and len(backbone[f"{first}mlp.fc1.weight"]) != _MLP * width:
-        raise ValueError(f"its MLP is {len(backbone[f'{first}mlp.fc1.weight']) / width:g} times as wide; read are those of {_MLP}")
+        raise ValueError(
+            f"its MLP is {len(backbone[f'{first}mlp.fc1.weight']) / width:g} times as wide; read are those of {_MLP}"
+        )
     plain = {"channels": channels, "patch_size": patch, "embed_dim": width, "depths": depths}
     if family in ("swin", "swinv2"):
         return _windowed(family, backbone, buffers, hints, plain)
@@ -141,7 +145,10 @@ def _windowed(
     known = [window for window in windows if window]
     window = hints.get("window") or (max(known) if known else hints.get("wanted_window"))
     if window is None:
-        raise ValueError("the tensors of a SwinV2 do not tell its window; say it with --window (window=...)")
+        raise ValueError(
+            "the tensors of a SwinV2 do not tell its window, and there is no config.json or index table beside them; say it "
+            "with simmim import --window, and --image-size"
+        )
     size, guessed = _image_size(windows, window, buffers, hints, plain)
     pretrained = hints.get("pretrained_windows") or _pretrained(stages, buffers, windows)
     return Blueprint(
@@ -189,9 +196,7 @@ def _image_size(
     return (side, side), (f"the image size ({side} px: the last map is taken to be one window)",)
 
 
-def _pretrained(
-    stages: range, buffers: Mapping[str, Tensor], windows: list[int | None]
-) -> tuple[int, ...] | None:
+def _pretrained(stages: range, buffers: Mapping[str, Tensor], windows: list[int | None]) -> tuple[int, ...] | None:
     """SwinV2 stores its coordinates: their largest tells which window they are measured in."""
     found: list[int] = []
     for stage in stages:

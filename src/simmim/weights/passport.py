@@ -164,9 +164,7 @@ def _target_window(pieces: Pieces, blueprint: Blueprint, layout: Layout) -> tupl
     return 0, ["the target (the pixels themselves)"]
 
 
-def _statistics(
-    file: ForeignFile, pieces: Pieces, channels: int
-) -> tuple[tuple[float, ...], tuple[float, ...], bool]:
+def _statistics(file: ForeignFile, pieces: Pieces, channels: int) -> tuple[tuple[float, ...], tuple[float, ...], bool]:
     mean = pieces.hints.get("mean") or file.preprocessing.get("image_mean")
     std = pieces.hints.get("std") or file.preprocessing.get("image_std")
     said = bool(mean and std)
@@ -176,4 +174,3 @@ def _statistics(
         fit_numbers(cast("list[float]", std), channels),
         said or pieces.mask_token is None,
     )
-
