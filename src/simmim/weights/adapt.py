@@ -69,9 +69,7 @@ def adapt(backbone: Mapping[str, Tensor], blueprint: Blueprint, wanted: Wanted) 
         changes |= _spread(weights, blueprint)
     if target == replace(blueprint, per_block=target.per_block):
         return Adapted(weights, target, changes)
-    before, after = (
-        dict(outline(each).named_modules()) for each in (replace(blueprint, per_block=target.per_block), target)
-    )
+    before, after = _modules(replace(blueprint, per_block=target.per_block)), _modules(target)
     if target.window != blueprint.window:
         changes["window"] = f"{blueprint.window} to {target.window} tokens a side"
     for name, tensor in weights.items():
@@ -81,6 +79,10 @@ def adapt(backbone: Mapping[str, Tensor], blueprint: Blueprint, wanted: Wanted) 
             weights[name] = changed
             changes[name] = f"{tuple(tensor.shape)} to {tuple(changed.shape)}"
     return Adapted(weights, target, changes)
+
+
+def _modules(blueprint: Blueprint) -> dict[str, Any]:
+    return dict(outline(blueprint).named_modules())
 
 
 def _fitted(word: str, tensor: Tensor, before: Any, after: Any, target: Blueprint, wanted: Wanted) -> Tensor | None:
