@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
-from tests.reference import official
+from reference import official
 
 
 class Case(NamedTuple):
@@ -63,7 +63,13 @@ def huggingface_model(kind: str) -> Any:
     torch.manual_seed(4)
     size: dict[str, Any] = {"image_size": 32, "encoder_stride": 8}
     windowed = {"patch_size": 4, "embed_dim": 8, "depths": [2, 2], "num_heads": [1, 2], "window_size": 4}
-    plain = {"patch_size": 8, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    plain = {
+        "patch_size": 8,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+    }
     name = {"swin": "Swin", "swinv2": "Swinv2", "vit": "ViT"}[kind]
     settings: Any = getattr(transformers, f"{name}Config")(**size, **(plain if kind == "vit" else windowed))
     model: Any = getattr(transformers, f"{name}ForMaskedImageModeling")(settings).eval()

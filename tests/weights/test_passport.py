@@ -8,7 +8,7 @@ from simmim.tasks.load import load, load_encoder, load_with_settings
 from simmim.tasks.passport import import_weights
 from simmim.weights.adapt import Wanted
 from simmim.weights.passport import read_passport
-from tests.weights.foreign import huggingface_model, official_case
+from weights.foreign import huggingface_model, official_case
 
 KINDS = ["swin", "swinv2", "vit"]
 
@@ -76,7 +76,7 @@ def test_a_fine_tuned_file_keeps_its_classifier(kind: str, tmp_path: Path) -> No
 
 def _official_features(kind: str, state: Any, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Pooled; the fine-tuned ViT takes the mean before its norm."""
-    from tests.reference import official
+    from reference import official
 
     if kind == "swin":
         return official.swin_features(state, images, mask).mean(dim=(2, 3))
@@ -94,8 +94,14 @@ def test_openmmlab_names_and_its_order_of_merging(tmp_path: Path) -> None:
     case = official_case("swin", tmp_path)
     state = {"backbone.mask_token": case.state["encoder.mask_token"]}
     for name, tensor in case.state.items():
-        bare = name.removeprefix("encoder.").replace("layers.", "stages.").replace("patch_embed.proj", "patch_embed.projection")
-        bare = bare.replace("attn.", "attn.w_msa.").replace("mlp.fc1", "ffn.layers.0.0").replace("mlp.fc2", "ffn.layers.1")
+        bare = (
+            name.removeprefix("encoder.")
+            .replace("layers.", "stages.")
+            .replace("patch_embed.proj", "patch_embed.projection")
+        )
+        bare = (
+            bare.replace("attn.", "attn.w_msa.").replace("mlp.fc1", "ffn.layers.0.0").replace("mlp.fc2", "ffn.layers.1")
+        )
         if name.startswith("decoder"):
             state[f"neck.{name}"] = tensor
         elif "attn_mask" not in name and "mask_token" not in name:
@@ -137,7 +143,9 @@ def test_too_little_that_matches_is_refused_unless_asked_for(tmp_path: Path) -> 
     case = official_case("swin", tmp_path)
     less = {name: tensor for name, tensor in case.state.items() if ".mlp." not in name}
     torch.save({"model": less}, tmp_path / "less.pth")
-    with pytest.raises(ValueError, match=r"72% of the tensors match, and 95% are asked for. Missing: layers.0.blocks.0.mlp"):
+    with pytest.raises(
+        ValueError, match=r"72% of the tensors match, and 95% are asked for. Missing: layers.0.blocks.0.mlp"
+    ):
         read_passport(tmp_path / "less.pth")
     assert read_passport(tmp_path / "less.pth", least=0.5).match.count("missing") == 24
 
@@ -147,7 +155,7 @@ def test_what_a_file_is_not_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds a head alone"):
         load(tmp_path / "head.pth")
     torch.save({"conv1.weight": torch.ones(2, 2), "layer1.0.conv1.weight": torch.ones(2)}, tmp_path / "resnet.pth")
-    with pytest.raises(ValueError, match="is in no layout that is read here: its 2 tensors begin with conv1.weight"):
+    with pytest.raises(ValueError, match="is in no layout that is read here: its 2 tensors begin with conv1"):
         load(tmp_path / "resnet.pth")
     case = official_case("swin", tmp_path)
     bare = {name: tensor for name, tensor in case.state.items() if not name.startswith("decoder")}

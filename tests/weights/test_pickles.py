@@ -8,7 +8,7 @@ import torch
 
 from simmim.tensors import DamagedFile
 from simmim.weights.pickles import UnsafeFile, read_foreign
-from tests.weights.foreign import official_config
+from weights.foreign import official_config
 
 
 class Malicious:
