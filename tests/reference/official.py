@@ -138,8 +138,8 @@ def _attend(state: State, at: str, x: Tensor, win: int, mask: Tensor | None, *, 
     return _affine(state, f"{at}.proj", (scores.softmax(dim=-1) @ value).transpose(1, 2).reshape(x.shape))
 
 
-def vit_features(state: State, images: Tensor, mask: Tensor) -> Tensor:
-    """The map of patch tokens behind the final norm of the paper's ViT."""
+def vit_features(state: State, images: Tensor, mask: Tensor, *, normed: bool = True) -> Tensor:
+    """The map of patch tokens of the paper's ViT, behind its final norm or before it."""
     x = _hidden(state, images, mask, norm=False)
     side, shape = x.shape[1], (len(x), x.shape[1], x.shape[2], -1)
     x = torch.cat((state["encoder.cls_token"].expand(len(x), -1, -1), x.flatten(1, 2)), dim=1)
@@ -160,7 +160,8 @@ def vit_features(state: State, images: Tensor, mask: Tensor) -> Tensor:
         x = x + state[f"{at}.gamma_1"] * y
         x = x + state[f"{at}.gamma_2"] * _mlp(state, f"{at}.mlp", _ln(state, f"{at}.norm2", x, 1e-6))
         block += 1
-    return _ln(state, "encoder.norm", x, 1e-6)[:, 1:].reshape(shape).permute(0, 3, 1, 2)
+    x = _ln(state, "encoder.norm", x, 1e-6) if normed else x
+    return x[:, 1:].reshape(shape).permute(0, 3, 1, 2)
 
 
 def decode(state: State, features: Tensor) -> Tensor:
