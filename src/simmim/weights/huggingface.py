@@ -166,8 +166,6 @@ def _hints(settings: Mapping[str, Any]) -> dict[str, Any]:
     names = cast("dict[str, str]", settings.get("id2label", {}))
     if names:
         hints["classes"] = tuple(names[number] for number in sorted(names, key=int))
-    if "layer_norm_eps" in settings:
-        hints["norm_epsilon"] = settings["layer_norm_eps"]
     hints["target_window"] = 0  # its loss compares with the pixels themselves
     return hints
 

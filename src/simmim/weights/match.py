@@ -1,7 +1,6 @@
 """The match table: what of a file was taken, what was derived, what was left over, what is missing."""
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -42,7 +41,3 @@ class Match:
         names = [row.ours if fate == "missing" else row.theirs.split(" + ")[0] for row in self.rows if row.fate == fate]
         more = f" and {len(names) - most} more" if len(names) > most else ""
         return ", ".join(names[:most]) + more
-
-    def __add__(self, rows: Iterable[MatchRow]) -> "Match":
-        """The same with further rows."""
-        return Match((*self.rows, *rows))
