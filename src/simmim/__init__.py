@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from simmim.tasks.catalogue import explain, list_recipes, resolve
     from simmim.tasks.embed import embed
     from simmim.tasks.evaluate import evaluate
+    from simmim.tasks.export import export_weights
     from simmim.tasks.load import load, load_encoder
+    from simmim.tasks.passport import import_weights
     from simmim.tasks.reconstruct import reconstruct
     from simmim.tasks.words import finetune, pretrain, probe
 
@@ -26,7 +28,9 @@ _PLACES = {
     "embed": "simmim.tasks.embed",
     "evaluate": "simmim.tasks.evaluate",
     "explain": "simmim.tasks.catalogue",
+    "export_weights": "simmim.tasks.export",
     "finetune": "simmim.tasks.words",
+    "import_weights": "simmim.tasks.passport",
     "list_recipes": "simmim.tasks.catalogue",
     "load": "simmim.tasks.load",
     "load_encoder": "simmim.tasks.load",
@@ -44,7 +48,9 @@ __all__ = [
     "embed",
     "evaluate",
     "explain",
+    "export_weights",
     "finetune",
+    "import_weights",
     "list_recipes",
     "load",
     "load_encoder",

@@ -45,6 +45,16 @@ def _size(value: Any) -> Any:
     return tuple(cast("list[int]", value)) if isinstance(value, list) else value
 
 
+def read_size(text: str) -> tuple[int, int]:
+    """Height and width in pixels of "224", "224 px" or "96x160".
+
+    Raises:
+        ValueError: where it is neither.
+    """
+    height, width = _size(text)
+    return height, width
+
+
 def _write_size(size: tuple[int, int]) -> str:
     height, width = size
     return f"{height} px" if height == width else f"{height}x{width} px"

@@ -58,6 +58,13 @@ class SwinV2Config(WindowedConfig, frozen=True):
     kind: Literal["swinv2"] = "swinv2"
     name: str = "swinv2_base_window8_256"
     """timm model whose shape is taken; the weights start at random."""
+    pretrained_windows: tuple[int, ...] | None = None
+    """Windows of each stage that the coordinates of the position bias are measured in; those of the model itself if not
+    given. Set where weights were brought to another window."""
+
+    def shape(self) -> dict[str, Any]:
+        """The arguments of the family for timm."""
+        return {**super().shape(), "pretrained_window_sizes": self.pretrained_windows}
 
 
 class SwinEncoder(Encoder):

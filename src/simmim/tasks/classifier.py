@@ -134,7 +134,7 @@ def resize_position_tables(weights: Mapping[str, Tensor], before: nn.Module, mod
         model: the one they shall fit.
     """
     fitting = dict(weights)
-    modules: dict[str, nn.Module] = dict(model.named_modules())
+    modules = cast("dict[str, nn.Module]", dict(cast(Any, model).named_modules()))
     for name, module in modules.items():
         if f"{name}.{_TABLE}" in fitting:
             source, wanted = (_table_sides(each) for each in (before.get_submodule(name), module))

@@ -1,5 +1,6 @@
 """Take up what a run left: the whole model, or its encoder."""
 
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,8 +10,13 @@ from simmim.data import Statistics
 from simmim.engine.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
 from simmim.engine.folder import RunFolder
 from simmim.model import SimMIM
+from simmim.tasks.passport import config_of, encoder_of, model_of, statistics_of
 from simmim.tasks.pretrain import PretrainConfig, about_of, build_model
+from simmim.tensors import DamagedFile, read_words
 from simmim.weights import CLASSIFIER_FILE, ENCODER_FILE, load_encoder_weights, read_encoder
+from simmim.weights.passport import Passport, read_passport
+
+_log = logging.getLogger("simmim")
 
 
 class LoadedModel(NamedTuple):
@@ -26,7 +32,8 @@ def load(run: str | Path) -> SimMIM:
     """The whole model of a pre-training, ready to be asked: `load(RUN)(images, mask)`.
 
     Args:
-        run: a run folder (its newest checkpoint is taken), or a checkpoint file.
+        run: a run folder (its newest checkpoint is taken), a checkpoint file, or a pre-training file of another program:
+            the official one, Hugging Face's folder, OpenMMLab's.
 
     Raises:
         ValueError: where there is no such run, or nothing in it that can be read.
@@ -36,6 +43,9 @@ def load(run: str | Path) -> SimMIM:
 
 def load_with_settings(run: str | Path) -> LoadedModel:
     """The model of a pre-training with its recipe and the statistics of its images."""
+    if is_foreign(Path(run)):
+        passport = _foreign(Path(run))
+        return LoadedModel(model_of(passport), config_of(passport), statistics_of(passport), 0)
     checkpoint = _checkpoint(Path(run))
     config, statistics = about_of(checkpoint.state)
     model = build_model(config, statistics)
@@ -65,8 +75,10 @@ def load_encoder(run: str | Path) -> nn.Module:
     Its `pretrained_cfg` says image size, mean and std, so timm's own helpers prepare images as the run did.
 
     Args:
-        run: a run folder, an `encoder.safetensors` or a `classifier.safetensors`.
+        run: a run folder, an `encoder.safetensors` or a `classifier.safetensors`, or a file of another program.
     """
+    if is_foreign(Path(run)):
+        return encoder_of(_foreign(Path(run)))
     weights, about = read_encoder(encoder_path(run))
     model = about.create(image_size=about.image_size)
     load_encoder_weights(model, weights)
@@ -74,6 +86,30 @@ def load_encoder(run: str | Path) -> nn.Module:
     if isinstance(config, dict):
         config.update(input_size=(about.channels, *about.image_size), mean=about.mean, std=about.std)
     return model.eval()
+
+
+def _foreign(path: Path) -> Passport:
+    """A file of another program; what had to be guessed is said."""
+    passport = read_passport(path)
+    for guess in passport.notes:
+        _log.warning("%s does not say %s: guessed", path, guess)
+    return passport
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether a file or folder is of another program: it exists, and simmim's words are not in it."""
+    if path.is_dir():
+        ours = (RunFolder(path).recipe, RunFolder(path).checkpoints, path / ENCODER_FILE, path / CLASSIFIER_FILE)
+        return (path / "config.json").exists() and not any(each.exists() for each in ours)
+    if not path.is_file():
+        return False
+    if path.suffix != ".safetensors":
+        return True
+    try:
+        words = read_words(path)
+    except DamagedFile:
+        return False  # the reader of our own files says what is wrong with it
+    return not {"architecture", "state"} & set(words)
 
 
 def encoder_path(run: str | Path) -> Path:

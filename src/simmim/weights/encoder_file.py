@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from simmim.tensors import DamagedFile, read_tensors, write_tensors
 from simmim.units import Size
+from simmim.weights.resize import resize_table
 
 ENCODER_FILE = "encoder.safetensors"
 CLASSIFIER_FILE = "classifier.safetensors"
@@ -48,7 +49,10 @@ class EncoderFile:
 
 
 def resize_backbone(model: nn.Module, image_size: Size, *, was: Size) -> nn.Module:
-    """Bring a backbone, weights and all, to another image size; timm resamples its positions.
+    """Bring a backbone, weights and all, to another image size, as the official code does.
+
+    Tables of relative positions are resampled on its geometric grid by a bicubic spline, position embeddings by timm;
+    SwinV2 goes on measuring its coordinates in the window it was trained with.
 
     Raises:
         ValueError: where the backbone cannot be resized.
@@ -58,8 +62,26 @@ def resize_backbone(model: nn.Module, image_size: Size, *, was: Size) -> nn.Modu
     resize = getattr(model, "set_input_size", None)
     if resize is None:
         raise ValueError(f"{type(model).__name__} cannot be brought from {was} to {image_size} px; use its own size")
+    _keep_coordinates(model)
+    tables = [(each, each.window_size, each.relative_position_bias_table) for each in _biased(model)]
     resize(img_size=image_size)
+    for module, window, table in tables:
+        source, wanted = ((2 * height - 1, 2 * width - 1) for height, width in (window, module.window_size))
+        extra = len(table) - source[0] * source[1]
+        module.relative_position_bias_table = nn.Parameter(resize_table(table.detach(), source, wanted, extra=extra))
     return model
+
+
+def _biased(model: nn.Module) -> list[Any]:
+    """The modules that have a table of relative positions."""
+    return [each for each in model.modules() if getattr(each, "relative_position_bias_table", None) is not None]
+
+
+def _keep_coordinates(model: nn.Module) -> None:
+    """timm would measure SwinV2's positions in the new window; the official code says the one of the pre-training."""
+    for module in cast("list[Any]", list(model.modules())):
+        if getattr(module, "pretrained_window_size", None) == (0, 0):
+            module.pretrained_window_size = tuple(module.window_size)
 
 
 def save_encoder(path: Path, backbone: nn.Module, about: EncoderFile) -> None:

@@ -1,0 +1,200 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from reference import official
+from simmim.tasks.load import load, load_encoder, load_with_settings
+from simmim.tasks.passport import import_weights
+from simmim.weights.adapt import Wanted
+from simmim.weights.passport import read_passport
+from weights.foreign import huggingface_model, official_case
+
+KINDS = ["swin", "swinv2", "vit"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("config", [True, False])
+def test_an_official_file_says_what_the_official_code_says(kind: str, config: bool, tmp_path: Path) -> None:
+    case = official_case(kind, tmp_path, config=config)
+    model = load(case.path)
+    with torch.no_grad():
+        features = model.encoder.encode(model.hide(model.encoder.embed(case.images), case.mask))
+        said = model(case.images, case.mask)
+    assert torch.allclose(features, case.features, atol=1e-5)
+    assert torch.allclose(said.prediction, case.prediction, atol=1e-5)
+    assert torch.allclose(said.loss, case.loss, atol=1e-5)
+
+
+def test_the_pickled_configuration_is_heard(tmp_path: Path) -> None:
+    loaded = load_with_settings(official_case("swinv2", tmp_path).path)
+    assert loaded.config.target.kind == "local_pixels"  # pyright: ignore[reportAttributeAccessIssue]
+    assert (loaded.config.masking.mask_patch, loaded.config.masking.ratio) == (16, 0.5)  # pyright: ignore
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_hugging_face_folder_says_what_transformers_says(kind: str, tmp_path: Path) -> None:
+    theirs: Any = huggingface_model(kind)
+    theirs.save_pretrained(tmp_path / "hf")
+    model = load(tmp_path / "hf")
+    images = torch.randn(2, 3, 32, 32)
+    mask = torch.rand(2, *([32 // model.encoder.patch_size] * 2)) < 0.6
+    with torch.no_grad():
+        wanted, said = theirs(images, bool_masked_pos=mask.flatten(1)), model(images, mask)
+    assert torch.allclose(said.prediction, wanted.reconstruction, atol=1e-5)
+    assert torch.allclose(said.loss, wanted.loss, atol=1e-5)
+
+
+def test_an_old_name_of_the_position_network_is_known(tmp_path: Path) -> None:
+    case = official_case("swinv2", tmp_path)
+    old = {name.replace("cpb_mlp", "rpe_mlp"): tensor for name, tensor in case.state.items()}
+    torch.save({"model": old}, tmp_path / "old.pth")
+    assert read_passport(tmp_path / "old.pth").match.share == 1
+
+
+@pytest.mark.parametrize("kind", ["swin", "vit"])
+def test_a_fine_tuned_file_keeps_its_classifier(kind: str, tmp_path: Path) -> None:
+    """Official fine-tuning: no prefix, a bias for every block of the ViT, its norm behind the pooling."""
+    case = official_case(kind, tmp_path)
+    state = {name.removeprefix("encoder."): t for name, t in case.state.items() if not name.startswith("decoder")}
+    del state["mask_token"]
+    if kind == "vit":
+        table = state.pop("rel_pos_bias.relative_position_bias_table")
+        del state["rel_pos_bias.relative_position_index"]
+        state |= {f"blocks.{block}.attn.relative_position_bias_table": table for block in (0, 1)}
+        state |= {f"fc_norm.{word}": state.pop(f"norm.{word}") for word in ("weight", "bias")}
+    state |= {"head.weight": torch.randn(5, state["norm.weight" if kind == "swin" else "fc_norm.weight"].numel())}
+    state["head.bias"] = torch.zeros(5)
+    torch.save({"model": state}, tmp_path / "tuned.pth")
+    done = import_weights(tmp_path / "tuned.pth", out=tmp_path / "out")
+    assert (done.share, done.pretraining) == (1.0, False)
+    nothing = torch.zeros(2, *case.mask.shape[1:], dtype=torch.bool)
+    pooled = _official_features(kind, case.state, case.images, nothing)
+    logits = load_encoder(tmp_path / "out" / "classifier.safetensors")(case.images)
+    assert torch.allclose(logits, pooled @ state["head.weight"].T, atol=1e-4)
+
+
+def _official_features(kind: str, state: Any, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Pooled; the fine-tuned ViT takes the mean before its norm."""
+    if kind == "swin":
+        return official.swin_features(state, images, mask).mean(dim=(2, 3))
+    pooled = official.vit_features(state, images, mask, normed=False).mean(dim=(2, 3))
+    return F.layer_norm(pooled, (16,), state["encoder.norm.weight"], state["encoder.norm.bias"], 1e-6)
+
+
+def test_openmmlab_names_and_its_order_of_merging(tmp_path: Path) -> None:
+    case = official_case("swin", tmp_path)
+    state = {"backbone.mask_token": case.state["encoder.mask_token"]}
+    for name, tensor in case.state.items():
+        bare = (
+            name.removeprefix("encoder.")
+            .replace("layers.", "stages.")
+            .replace("patch_embed.proj", "patch_embed.projection")
+        )
+        bare = (
+            bare.replace("attn.", "attn.w_msa.").replace("mlp.fc1", "ffn.layers.0.0").replace("mlp.fc2", "ffn.layers.1")
+        )
+        if name.startswith("decoder"):
+            state[f"neck.{name}"] = tensor
+        elif "attn_mask" not in name and "mask_token" not in name:
+            state["backbone." + ("norm3" + bare[4:] if bare.startswith("norm.") else bare)] = _unfolded(bare, tensor)
+    torch.save({"state_dict": state, "meta": {"epoch": 1}}, tmp_path / "mm.pth")
+    passport = read_passport(tmp_path / "mm.pth")
+    assert (passport.layout, passport.match.share) == ("OpenMMLab", 1.0)
+    with torch.no_grad():  # the size is guessed: its last map is one window
+        said = load(tmp_path / "mm.pth")(case.images, case.mask)
+    assert torch.allclose(said.prediction, case.prediction, atol=1e-5)
+
+
+def _unfolded(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """A merge for patches laid out by nn.Unfold, found by unfolding numbers and seeing where they went."""
+    if "downsample" not in name:
+        return tensor
+    channels = tensor.shape[-1] // 4
+    image = torch.arange(4.0 * channels).reshape(1, channels, 2, 2)
+    unfolded = F.unfold(image, 2).flatten()
+    sliced = torch.cat([image[0, :, row, column] for row, column in ((0, 0), (1, 0), (0, 1), (1, 1))])
+    place = [int((sliced == number).nonzero()) for number in unfolded]
+    return tensor[..., place]
+
+
+def test_an_imported_folder_is_a_run(tmp_path: Path) -> None:
+    case = official_case("swin", tmp_path)
+    done = import_weights(case.path, out=tmp_path / "run")
+    assert (done.family, done.image_size, done.window, done.share) == ("swin", (64, 64), 4, 1.0)
+    assert done.counts == {"taken": 93, "derived": 8, "left over": 0, "missing": 0}
+    again = load(tmp_path / "run")(case.images, case.mask)
+    assert torch.allclose(again.prediction, case.prediction, atol=1e-5)
+    encoder: Any = load_encoder(tmp_path / "run")
+    assert torch.equal(encoder.patch_embed.proj.weight, case.state["encoder.patch_embed.proj.weight"])
+    with pytest.raises(ValueError, match="is not empty"):
+        import_weights(case.path, out=tmp_path / "run")
+
+
+def test_too_little_that_matches_is_refused_unless_asked_for(tmp_path: Path) -> None:
+    case = official_case("swin", tmp_path)
+    less = {name: tensor for name, tensor in case.state.items() if ".mlp." not in name}
+    torch.save({"model": less}, tmp_path / "less.pth")
+    with pytest.raises(
+        ValueError, match=r"74% of the tensors match, and 95% are asked for. Missing: layers.0.blocks.0.mlp"
+    ):
+        read_passport(tmp_path / "less.pth")
+    assert read_passport(tmp_path / "less.pth", least=0.5).match.count("missing") == 24
+
+
+def test_what_a_file_is_not_is_said(tmp_path: Path) -> None:
+    torch.save({"model": {"head.weight": torch.ones(2, 2), "head.bias": torch.ones(2)}}, tmp_path / "head.pth")
+    with pytest.raises(ValueError, match="holds a head alone"):
+        load(tmp_path / "head.pth")
+    torch.save({"conv1.weight": torch.ones(2, 2), "layer1.0.conv1.weight": torch.ones(2)}, tmp_path / "resnet.pth")
+    with pytest.raises(ValueError, match="is in no layout that is read here: its 2 tensors begin with conv1"):
+        load(tmp_path / "resnet.pth")
+    case = official_case("swin", tmp_path)
+    bare = {name: tensor for name, tensor in case.state.items() if not name.startswith("decoder")}
+    torch.save({"model": bare}, tmp_path / "bare.pth")
+    with pytest.raises(ValueError, match="an encoder without mask token and head"):
+        load(tmp_path / "bare.pth")
+    assert load_encoder(tmp_path / "bare.pth") is not None
+
+
+def test_another_size_window_and_channels(tmp_path: Path) -> None:
+    case = official_case("swin", tmp_path)
+    done = read_passport(case.path, wanted=Wanted(image_size=(96, 96), channels=5))
+    assert (done.blueprint.window, done.blueprint.channels) == (6, 5)
+    assert done.changes["layers.0.blocks.0.attn.relative_position_bias_table"] == "(49, 1) to (121, 1)"
+    assert done.changes["window"] == "4 to 6 tokens a side"
+    import_weights(case.path, out=tmp_path / "wide", image_size=(64, 128), channels=1)
+    model = load(tmp_path / "wide")
+    said = model(torch.zeros(1, 1, 64, 128), torch.ones(1, 16, 32, dtype=torch.bool))
+    assert said.prediction.shape == (1, 1, 64, 128)
+
+
+def test_equal_channels_give_what_three_gave(tmp_path: Path) -> None:
+    """One picture in every channel: the tokens of the adapted embedding are those of the old one."""
+    case = official_case("vit", tmp_path)
+    grey = case.images[:, :1]
+    before = load_encoder(case.path).patch_embed(grey.expand(-1, 3, -1, -1))  # pyright: ignore
+    import_weights(case.path, out=tmp_path / "one", channels=1)
+    assert torch.allclose(load_encoder(tmp_path / "one").patch_embed(grey), before, atol=1e-5)  # pyright: ignore
+
+
+def test_swinv2_measures_a_new_window_in_the_old_one(tmp_path: Path) -> None:
+    case = official_case("swinv2", tmp_path)
+    done = read_passport(case.path, wanted=Wanted(image_size=(128, 128)))
+    assert (done.blueprint.window, done.blueprint.pretrained_windows) == (8, (4, 4, 4))
+    import_weights(case.path, out=tmp_path / "large", image_size=(128, 128))
+    model: Any = load(tmp_path / "large")
+    attention = model.encoder.backbone.layers[0].blocks[0].attn
+    assert float(attention.relative_coords_table.max()) == pytest.approx(torch.log2(torch.tensor(1 + 8 * 7 / 3)) / 3)
+
+
+def test_the_shared_bias_is_given_to_every_block(tmp_path: Path) -> None:
+    case = official_case("vit", tmp_path)
+    import_weights(case.path, out=tmp_path / "blocks", per_block=True)
+    with torch.no_grad():
+        shared, own = load_encoder(case.path), load_encoder(tmp_path / "blocks")
+        assert torch.allclose(shared.forward_features(case.images), own.forward_features(case.images), atol=1e-6)  # pyright: ignore
+    with pytest.raises(ValueError, match="a swin has no shared position bias"):
+        read_passport(official_case("swin", tmp_path).path, wanted=Wanted(per_block=True))
