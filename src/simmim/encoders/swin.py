@@ -6,6 +6,7 @@ from pydantic import Field
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 
+from simmim.encoders import giants as giants  # makes them known to timm
 from simmim.encoders.encoder import Architecture, Encoder, EncoderConfig
 from simmim.shapes import Features, Images, Tokens
 from simmim.units import Pixels, Size, check_multiple
@@ -57,7 +58,23 @@ class SwinV2Config(WindowedConfig, frozen=True):
 
     kind: Literal["swinv2"] = "swinv2"
     name: str = "swinv2_base_window8_256"
-    """timm model whose shape is taken; the weights start at random."""
+    """timm model whose shape is taken, or swinv2_huge_window12_192 or swinv2_giant_window12_192, which come with simmim;
+    the weights start at random."""
+    pretrained_windows: tuple[int, ...] | None = None
+    """Windows of each stage that the weights were trained with, from which the position bias is continued to others."""
+    extra_norm_every: int | None = Field(default=None, ge=0)
+    """Blocks from one further norm on the main branch to the next; for the huge and the giant one, 6 if not given."""
+    sequential_stages: int | None = Field(default=None, ge=0)
+    """How many of the first stages attend a few windows at a time, to save memory; for the huge and the giant one."""
+
+    def shape(self) -> dict[str, Any]:
+        """The arguments of the family for timm."""
+        return {
+            **super().shape(),
+            "pretrained_window_sizes": self.pretrained_windows,
+            "extra_norm_every": self.extra_norm_every,
+            "sequential_stages": self.sequential_stages,
+        }
 
 
 class SwinEncoder(Encoder):
