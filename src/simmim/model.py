@@ -69,7 +69,7 @@ class SimMIM(nn.Module):
             mask: true where a token is hidden (batch, grid_h, grid_w).
         """
         tokens = self.hide(self.encoder.embed(images), mask)
-        features = self.encoder.encode(tokens)
+        features = self.encoder.encode_hidden(tokens, mask)
         prediction = self.predict(features)
         target = self.target(images)
         return MaskedPrediction(self.compare(prediction, target, mask), prediction, target)

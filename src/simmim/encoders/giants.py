@@ -22,7 +22,7 @@ from timm.models.swin_transformer_v2 import SwinTransformerV2, WindowAttention
 from torch import Tensor, nn
 
 _timm: Any = timm.models  # these two say too little of their types
-_checkpoint: Any = torch.utils.checkpoint.checkpoint
+_checkpointing: Any = torch.utils.checkpoint
 
 __all__ = ["SwinTransformerV2Giant", "swinv2_giant_window12_192", "swinv2_huge_window12_192"]
 
@@ -103,7 +103,7 @@ class SequentialAttention(WindowAttention):
     def _attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
         if not (self.training and torch.is_grad_enabled()):
             return super().forward(x, mask)
-        return _checkpoint(super().forward, x, mask, use_reentrant=False)
+        return _checkpointing.checkpoint(super().forward, x, mask, use_reentrant=False)
 
 
 def _make(name: str, pretrained: bool, **settings: Any) -> nn.Module:
