@@ -40,6 +40,17 @@ def measure(
     return {name: _contest(name, rounds=rounds, batch=batch, threads=threads) for name in names}
 
 
+def words(numbers: Mapping[str, float] | None) -> tuple[str, str]:
+    """A contestant's numbers for the table."""
+    if numbers is None:
+        return "not installed", ""
+    measured = f"{numbers['seconds']:.2f} s a step, {numbers['peak_mb']:.0f} MB"
+    if "ratio" not in numbers:
+        return measured, "no peer is installed"
+    low, high = numbers["from"], numbers["to"]
+    return measured, f"{numbers['ratio']:.2f} x the fastest dense peer ({low:.2f} to {high:.2f})"
+
+
 def _contest(name: str, *, rounds: int, batch: int, threads: int) -> dict[str, Any]:
     context = multiprocessing.get_context("spawn")
     ends: dict[str, Connection] = {}
