@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import datapath, index, startup
+from benchmarks import datapath, index, startup, step
 from simmim.report import print_table
 
 
@@ -19,6 +19,7 @@ def main() -> None:
     images = datapath.measure()
     folder = index.measure()
     start = startup.measure()
+    steps = step.measure()
     rows = [
         (f"images read, {size} JPEG", f"{each['ours']:.0f}/s", f"{each['ratio']:.2f} x the official recipe")
         for size, each in images.items()
@@ -28,10 +29,11 @@ def main() -> None:
         ("files indexed, again", f"{folder['again_files_per_second']:.0f}/s", "from the kept index"),
         ("simmim --help", f"{start['help_seconds']:.2f} s", f"an empty Python: {start['python_seconds']:.2f} s"),
     ]
+    rows += [(f"{name}: {who}", *step.words(numbers)) for name, all_ in steps.items() for who, numbers in all_.items()]
     machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
     print_table(("what", "measured", "beside"), rows, title=machine)
     out.parent.mkdir(parents=True, exist_ok=True)
-    numbers = {"machine": machine, "images": images, "index": folder, "startup": start}
+    numbers = {"machine": machine, "images": images, "index": folder, "startup": start, "steps": steps}
     out.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
     print(f"numbers: {out}")
 

@@ -16,7 +16,13 @@ from simmim.tasks.training import build_schedule
 
 SHIPPED = sorted((Path(simmim.__file__).parent / "recipes").rglob("*.yaml"))
 NAMES = [path.stem for path in SHIPPED]
-OFFICIAL = ["swin_base_192px_100ep", "swin_base_192px_800ep", "swin_large_192px_800ep", "vit_base_224px_800ep"]
+OFFICIAL = [
+    "swin_base_192px_100ep",
+    "swin_base_192px_800ep",
+    "swin_large_192px_800ep",
+    "swinv2_base_192px_800ep",
+    "vit_base_224px_800ep",
+]
 IMAGENET_IMAGES = 1_281_167
 
 
@@ -109,6 +115,8 @@ def _schedule(name: str) -> tuple[OptimizerConfig, Schedule]:
         ("swin_base_192px_800ep", 4e-4, 2e-6, 800),
         ("swin_large_192px_800ep", 4e-4, 2e-6, 800),
         ("vit_base_224px_800ep", 4e-4, 2e-6, 800),
+        ("swinv2_base_192px_800ep", 4e-4, 2e-6, 800),
+        ("swinv2_huge_192px_800ep", 4e-4, 2e-6, 800),
     ],
 )
 def test_an_official_recipe_has_the_published_learning_rates(name: str, peak: float, start: float, epochs: int) -> None:
@@ -140,8 +148,28 @@ def test_an_official_recipe_masks_and_augments_as_published(name: str) -> None:
     assert config.data.std == (0.229, 0.224, 0.225)
     view = config.data.view.model_dump()
     assert view == {"kind": "random_crop", "scale": (0.67, 1.0), "ratio": (0.75, pytest.approx(4 / 3)), "flip": True}
-    assert config.encoder.drop_path == (0.1 if name.startswith("vit") else 0.0)
+    assert config.encoder.drop_path == (0.1 if name.startswith(("vit", "swinv2")) else 0.0)
     assert (config.batch, config.scored) == (2048, "hidden")
+
+
+def test_swinv2_predicts_pixels_normalised_in_windows_of_47() -> None:
+    config = resolve("swinv2_base_192px_800ep")
+    assert isinstance(config, PretrainConfig)
+    assert config.target.model_dump() == {"kind": "local_pixels", "window": "47 px", "distance": "l1"}
+    windows = [
+        block.window_size
+        for layer in _model("swinv2_base_192px_800ep").encoder.backbone.layers
+        for block in layer.blocks
+    ]
+    assert windows == [(12, 12)] * 22 + [(6, 6)] * 2
+
+
+def test_the_giant_is_trained_as_published() -> None:
+    config = resolve("swinv2_giant_192px")
+    schedule = build_schedule(config, images=70_000_000)
+    assert (schedule.total_steps, schedule.warmup_steps) == (20 * (70_000_000 // 9216), 30_000)
+    assert schedule.lr(30_000) == pytest.approx(1.4e-3)
+    assert (config.batch, config.optimizer.weight_decay, config.optimizer.clip_norm) == (9216, 0.1, 100.0)
 
 
 def test_an_explanation_names_the_limits_and_the_default() -> None:

@@ -70,7 +70,7 @@ class SimMIM(nn.Module):
             valid: true where a pixel may be compared (batch, height, width); all of them if not given.
         """
         tokens = self.hide(self.encoder.embed(images), mask)
-        features = self.encoder.encode(tokens)
+        features = self.encoder.encode_hidden(tokens, mask)
         prediction = self.predict(features)
         target = self.target(images)
         return MaskedPrediction(self.compare(prediction, target, mask, valid), prediction, target)

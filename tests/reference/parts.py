@@ -41,6 +41,7 @@ def parts_of(union: Any) -> tuple[type[Part], ...]:
 
 _VIT = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
 _SWIN = {"patch_size": 2, "embed_dim": 16, "depths": (2, 2), "num_heads": (2, 4)}
+_GIANT = {**_SWIN, "name": "swinv2_giant_window12_192", "window": 4, "extra_norm_every": 3, "sequential_stages": 1}
 _EVA = {"embed_dim": 24, "depth": 2, "num_heads": 2, "patch_size": 8}
 
 SMALL: dict[type[Part], list[Case]] = {
@@ -60,6 +61,7 @@ SMALL: dict[type[Part], list[Case]] = {
     SwinV2Config: [
         ("swinv2", SwinV2Config(window=4, **_SWIN), (32, 32), 3),
         ("swinv2 tall, 1 channel", SwinV2Config(window=4, **_SWIN), (48, 16), 1),
+        ("swinv2 giant", SwinV2Config(**_GIANT), (32, 32), 3),
     ],
     TimmConfig: [
         ("timm eva02", TimmConfig(name="eva02_tiny_patch14_224", arguments=_EVA), (32, 32), 3),

@@ -3,11 +3,13 @@
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from timm.models.beit import Beit
+from torch import Tensor
 
-from simmim.encoders.vit import PlainTransformerConfig, PlainTransformerEncoder
-from simmim.shapes import Features, Tokens
+from simmim.encoders.vit import PlainTransformerConfig, PlainTransformerEncoder, SeenRow
+from simmim.shapes import Features, Mask, Tokens
 from simmim.units import Size
 
 
@@ -33,11 +35,13 @@ class BeitConfig(PlainTransformerConfig, frozen=True):
 
     def build(self, *, image_size: Size, in_channels: int) -> "BeitEncoder":
         """Make the encoder with random weights."""
-        return BeitEncoder(
+        encoder = BeitEncoder(
             self.architecture(image_size=image_size, in_channels=in_channels),
             image_size=image_size,
             in_channels=in_channels,
         )
+        encoder.see_visible_only(self.visible_blocks)
+        return encoder
 
 
 class BeitEncoder(PlainTransformerEncoder):
@@ -48,12 +52,39 @@ class BeitEncoder(PlainTransformerEncoder):
 
     def encode(self, tokens: Tokens) -> Features:
         """Add the class token, run the blocks under the shared bias, and the final norm."""
+        bias = self.backbone.rel_pos_bias() if self.backbone.rel_pos_bias is not None else None
+        return self.finish(self._run(self._begin(tokens), self.backbone.blocks, bias))
+
+    def encode_hidden(self, tokens: Tokens, hidden: Mask) -> Features:
+        """The same, but that the first `visible_blocks` blocks see class token and visible tokens only.
+
+        Behind those blocks the hidden ones come back as they were left out, as the mask token.
+        """
+        if not self.visible_blocks:
+            return self.encode(tokens)
+        beit, row = self.backbone, self._begin(tokens)
+        bias = beit.rel_pos_bias() if beit.rel_pos_bias is not None else None
+        seen = SeenRow.of(hidden, prefix=beit.num_prefix_tokens)
+        kept = self._run(seen.take(row), beit.blocks[: self.visible_blocks], self._bias_of(seen))
+        return self.finish(self._run(seen.put_back(kept, row), beit.blocks[self.visible_blocks :], bias))
+
+    def _begin(self, tokens: Tokens) -> Tensor:
         beit = self.backbone
         row = torch.cat((beit.cls_token.expand(tokens.shape[0], -1, -1), tokens.flatten(1, 2)), dim=1)
         if beit.pos_embed is not None:
             row = row + beit.pos_embed
-        row = beit.pos_drop(row)
-        bias = beit.rel_pos_bias() if beit.rel_pos_bias is not None else None
-        for block in beit.blocks:
-            row = block(row, shared_rel_pos_bias=bias)
-        return self.to_map(beit.norm(row))
+        return beit.pos_drop(row)
+
+    def _run(self, row: Tensor, blocks: Any, bias: Tensor | None) -> Tensor:
+        for block in blocks:
+            row = self._through(block, row, shared_rel_pos_bias=bias)
+        return row
+
+    def _bias_of(self, seen: SeenRow) -> Tensor | None:
+        """The shared bias between the tokens that are seen (images, heads, count, count)."""
+        shared, mask = self.backbone.rel_pos_bias, seen.attention_mask()
+        if shared is None:
+            return mask
+        pairs = shared.relative_position_index[seen.numbers[:, :, None], seen.numbers[:, None, :]]
+        bias = F.embedding(pairs, shared.relative_position_bias_table).permute(0, 3, 1, 2)
+        return bias.contiguous() if mask is None else bias + mask

@@ -1,18 +1,21 @@
 """The contract of an encoder: a timm backbone that can be stopped between its patch embedding and the rest."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import timm
 import torch
+import torch.utils.checkpoint
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from simmim.config import Part, nearest
-from simmim.shapes import Features, Images, Tokens
+from simmim.shapes import Features, Images, Mask, Tokens
 from simmim.units import Size
+
+_checkpointing: Any = torch.utils.checkpoint  # it says too little of its types
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,10 @@ class Encoder(nn.Module, ABC):
     """Channels of a token."""
     num_features: int
     """Channels of the feature map."""
+    visible_blocks: int = 0
+    """How many of the first blocks see visible tokens only in pre-training; 0 for the published method."""
+    checkpointing: bool = False
+    """Whether blocks forget what they computed and compute it again in the backward pass: slower, and with less memory."""
 
     def __init__(self, architecture: Architecture, *, image_size: Size, in_channels: int) -> None:
         super().__init__()
@@ -79,6 +86,41 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def encode(self, tokens: Tokens) -> Features:
         """The feature map of a grid of tokens."""
+
+    def encode_hidden(self, tokens: Tokens, hidden: Mask) -> Features:
+        """The feature map of tokens some of which are hidden; mask tokens already stand in their places.
+
+        The published method makes no difference between the two, and neither do encoders without `visible_blocks`.
+        """
+        return self.encode(tokens)
+
+    def _through(self, block: Callable[..., Tensor], *inputs: Any, **more: Any) -> Tensor:
+        """What the block makes of its inputs, in the manner of `checkpointing`."""
+        if not (self.checkpointing and self.training and torch.is_grad_enabled()):
+            return block(*inputs, **more)
+        return _checkpointing.checkpoint(block, *inputs, use_reentrant=False, **more)
+
+    def see_visible_only(self, blocks: int) -> None:
+        """Let so many of the first blocks see visible tokens only.
+
+        Raises:
+            ValueError: where no block would be left to see the hidden ones.
+        """
+        stages = [stage.blocks for stage in getattr(self.backbone, "layers", ())] or [self.backbone.blocks]
+        total = sum(len(stage) for stage in stages)
+        if blocks >= total:
+            raise ValueError(
+                f"encoder.visible_blocks={blocks}, and {self.architecture.name} has {total} blocks, of which at least one "
+                f"must see the hidden tokens; the most is {total - 1}"
+            )
+        self.visible_blocks = blocks
+
+    def checkpoint_blocks(self) -> None:
+        """Compute every block again in the backward pass, in place of keeping what it computed."""
+        self.checkpointing = True
+        with_own: Any = getattr(self.backbone, "set_grad_checkpointing", None)
+        if with_own is not None:
+            with_own(True)
 
     def pyramid(self, images: Images) -> list[Features]:
         """Feature maps from fine to coarse, for dense tasks; up to four where the backbone has blocks of one size."""

@@ -1,13 +1,17 @@
 """Swin and SwinV2: hierarchical transformers with shifted windows (timm's SwinTransformer and SwinTransformerV2)."""
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import torch
 from pydantic import Field
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer_v2 import SwinTransformerV2
+from torch import Tensor, nn
 
+from simmim.encoders import giants  # makes them known to timm
 from simmim.encoders.encoder import Architecture, Encoder, EncoderConfig
-from simmim.shapes import Features, Images, Tokens
+from simmim.encoders.windows import Groups, Windows, merge, move, nested_coordinates, pick, reorder, run_block
+from simmim.shapes import Features, Images, Mask, Tokens
 from simmim.units import Pixels, Size, check_multiple
 
 
@@ -24,6 +28,9 @@ class WindowedConfig(EncoderConfig, frozen=True):
     """Blocks of each stage."""
     num_heads: tuple[int, ...] | None = None
     """Attention heads of each stage."""
+    visible_blocks: int = Field(default=0, ge=0)
+    """Blocks, counted through the stages, that see visible tokens only in pre-training: faster, and no longer the published
+    method, which is 0. At least one block must be left to see the hidden ones."""
 
     def shape(self) -> dict[str, Any]:
         """The arguments of the family for timm."""
@@ -37,11 +44,13 @@ class WindowedConfig(EncoderConfig, frozen=True):
 
     def build(self, *, image_size: Size, in_channels: int) -> "SwinEncoder":
         """Make the encoder with random weights."""
-        return SwinEncoder(
+        encoder = SwinEncoder(
             self.architecture(image_size=image_size, in_channels=in_channels),
             image_size=image_size,
             in_channels=in_channels,
         )
+        encoder.see_visible_only(self.visible_blocks)
+        return encoder
 
 
 class SwinConfig(WindowedConfig, frozen=True):
@@ -57,20 +66,64 @@ class SwinV2Config(WindowedConfig, frozen=True):
 
     kind: Literal["swinv2"] = "swinv2"
     name: str = "swinv2_base_window8_256"
-    """timm model whose shape is taken; the weights start at random."""
+    """timm model whose shape is taken, or swinv2_huge_window12_192 or swinv2_giant_window12_192, which come with simmim;
+    the weights start at random."""
     pretrained_windows: tuple[int, ...] | None = None
-    """Windows of each stage that the coordinates of the position bias are measured in; those of the model itself if not
-    given. Set where weights were brought to another window."""
+    """Windows of each stage that the weights were trained with, from which the position bias is continued to others."""
+    extra_norm_every: int | None = Field(default=None, ge=0)
+    """Blocks from one further norm on the main branch to the next; for the huge and the giant one, 6 if not given."""
+    sequential_stages: int | None = Field(default=None, ge=0)
+    """How many of the first stages attend a few windows at a time, to save memory; for the huge and the giant one."""
 
     def shape(self) -> dict[str, Any]:
         """The arguments of the family for timm."""
-        return {**super().shape(), "pretrained_window_sizes": self.pretrained_windows}
+        return {
+            **super().shape(),
+            "pretrained_window_sizes": self.pretrained_windows,
+            "extra_norm_every": self.extra_norm_every,
+            "sequential_stages": self.sequential_stages,
+        }
+
+
+class Seen(NamedTuple):
+    """Which cells of the feature map the blocks see."""
+
+    cells: Tensor | None
+    """Their numbers, row by row (images, count); None for all of them."""
+    real: Tensor | None
+    """False where a cell only fills up an image that has fewer than another (images, count)."""
+    token: Tensor | None
+    """What stands for a hidden token (1, 1, channels)."""
+
+    def tokens(self, each: int) -> tuple[Tensor, Tensor]:
+        """Numbers of the tokens in the cells, `each` a cell, and whether they are real (images, count * each)."""
+        assert self.cells is not None, "asked where some are hidden"
+        assert self.real is not None, "asked where some are hidden"
+        numbers = self.cells[:, :, None] * each + torch.arange(each, device=self.cells.device)
+        return numbers.flatten(1), self.real.repeat_interleave(each, dim=1)
+
+    def fill(self, x: Tensor, cells: Size, *, each: int) -> Tensor:
+        """All tokens of the map: those that were seen in their places, and the mask token in the others."""
+        assert self.token is not None, "asked where some are hidden"
+        numbers, real = self.tokens(each)
+        count = x.shape[1]
+        x = torch.cat((x, self.token.to(x.dtype).expand(len(x), 1, -1)), dim=1)
+        where = torch.where(real, torch.arange(count, device=x.device), count)
+        index = numbers.new_full((len(x), cells[0] * cells[1] * each), count).scatter_(1, numbers, where)
+        return pick(x, index)
+
+
+EVERYTHING = Seen(None, None, None)
 
 
 class SwinEncoder(Encoder):
     """timm's Swin or SwinV2, stopped after the patch embedding and its norm."""
 
     family = (SwinTransformer, SwinTransformerV2)
+    nested: Tensor
+    """Token in each place of the order of `nested_coordinates` (1, tokens)."""
+    nested_place: Tensor
+    """The inverse (1, tokens)."""
     no_decay_as_run = ("mask_token", "absolute_pos_embed")
     no_decay = (*no_decay_as_run, "relative_position_bias_table", "cpb_mlp", "logit_scale")
 
@@ -81,6 +134,29 @@ class SwinEncoder(Encoder):
         check_multiple(image_size, self.stride, "the encoder's stride")
         self.embed_dim = int(self.backbone.embed_dim)
         self.num_features = int(self.backbone.num_features)
+        self.cells: Size = (image_size[0] // self.stride, image_size[1] // self.stride)
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """Find the windows of every kind of block, once."""
+        last, cells = len(self.backbone.layers) - 1, self.cells
+        nested = nested_coordinates(cells, doublings=last)
+        order = nested[:, 0] * (cells[1] << last) + nested[:, 1]
+        self.register_buffer("nested", order[None], persistent=False)
+        self.register_buffer("nested_place", order.argsort()[None], persistent=False)
+        self.windows = nn.ModuleDict()
+        for stage, layer in enumerate(self.backbone.layers):
+            finer = last - stage
+            for block in layer.blocks:
+                self.windows[_kind_of(stage, block)] = Windows(
+                    (cells[0] << finer, cells[1] << finer),
+                    cells=cells,
+                    window=block.window_size,
+                    shift=block.shift_size,
+                )
+        kinds: Any = self.windows.values()
+        by_parts = any(isinstance(module, giants.SequentialAttention) for module in self.backbone.modules())
+        self._in_groups = all(kind.fits for kind in kinds) and not by_parts
 
     def embed(self, images: Images) -> Tokens:
         """The normalised patch embeddings."""
@@ -88,5 +164,65 @@ class SwinEncoder(Encoder):
         return self.backbone.patch_embed(images)
 
     def encode(self, tokens: Tokens) -> Features:
-        """Run the stages and the final norm; the map leaves with channels first."""
-        return self.backbone.norm(self.backbone.layers(tokens)).permute(0, 3, 1, 2)
+        """Run the stages and the final norm; the map leaves with channels first.
+
+        The blocks are timm's, and their tokens move as `windows.py` says; the result is timm's but for rounding.
+        """
+        if not self._in_groups:  # windows that must be filled up, or taken a few at a time
+            return self.backbone.norm(self.backbone.layers(tokens)).permute(0, 3, 1, 2)
+        return self._run_stages(self._nest(tokens), EVERYTHING)
+
+    def encode_hidden(self, tokens: Tokens, hidden: Mask) -> Features:
+        """The same, but that the first `visible_blocks` blocks see what is left of the image where nothing is hidden.
+
+        What is left out are whole cells of the feature map; a cell that is hidden in part stays, with mask tokens in it.
+        Behind those blocks the cells that are missing come back as the mask token, sent through the patch mergings alone.
+        """
+        if not self.visible_blocks:
+            return self.encode(tokens)
+        return self._run_stages(self._nest(tokens), self._seen(tokens, hidden))
+
+    def _nest(self, tokens: Tokens) -> Tensor:
+        return reorder(tokens.flatten(1, 2), self.nested, self.nested_place)
+
+    def _seen(self, tokens: Tokens, hidden: Mask) -> Seen:
+        flat = hidden.flatten(1)
+        order: Tensor = self.nested[0]
+        whole: Tensor = flat[:, order].view(len(flat), self.cells[0] * self.cells[1], -1).all(dim=2)
+        count = max(int((~whole).sum(dim=1).max()), 1)
+        cells = whole.int().argsort(dim=1, stable=True)[:, :count]
+        token = tokens.flatten(0, 2)[hidden.flatten().int().argmax()]  # any hidden one: all hold the mask token
+        return Seen(cells, ~whole.gather(1, cells), token[None, None])
+
+    def _run_stages(self, x: Tensor, seen: Seen) -> Features:
+        left, last = self.visible_blocks if seen.cells is not None else 0, len(self.backbone.layers) - 1
+        norm_first = not isinstance(self.backbone, SwinTransformerV2)
+        if seen.cells is not None:
+            x = pick(x, seen.tokens(4**last)[0])
+        for stage, layer in enumerate(self.backbone.layers):
+            if stage:
+                x = merge(layer.downsample, x, norm_first=norm_first)
+                if seen.token is not None:
+                    token = merge(layer.downsample, seen.token.expand(1, 4, -1), norm_first=norm_first)
+                    seen = Seen(seen.cells, seen.real, token)
+            now, known = None, dict[str, Groups]()
+            for block in layer.blocks:
+                if left == 0 and seen.cells is not None:
+                    x = seen.fill(move(x, of=now, to=None), self.cells, each=4 ** (last - stage))
+                    seen, now, known = EVERYTHING, None, dict[str, Groups]()
+                kind, left = _kind_of(stage, block), left - 1
+                if kind not in known:
+                    windows: Any = self.windows[kind]
+                    known[kind] = (
+                        windows.of_all() if seen.cells is None else windows.of_seen(*seen.tokens(4 ** (last - stage)))
+                    )
+                x = move(x, of=now, to=known[kind])
+                x, now = self._through(run_block, block, x, known[kind]), known[kind]
+            x = move(x, of=now, to=None)
+        normed: Tensor = self.backbone.norm(x)
+        return normed.transpose(1, 2).reshape(len(normed), -1, *self.cells)
+
+
+def _kind_of(stage: int, block: Any) -> str:
+    """Blocks of the same word cut the map in the same way."""
+    return "_".join(str(number) for number in (stage, *block.window_size, *block.shift_size))

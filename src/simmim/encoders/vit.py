@@ -1,13 +1,15 @@
 """The plain vision transformer with absolute positions (timm's VisionTransformer)."""
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
 
 from simmim.encoders.encoder import Architecture, Encoder, EncoderConfig
-from simmim.shapes import Features, Images, Tokens
+from simmim.shapes import Features, Images, Mask, Tokens
 from simmim.units import Pixels, Size, check_multiple
 
 
@@ -22,6 +24,9 @@ class PlainTransformerConfig(EncoderConfig, frozen=True):
     """Number of blocks."""
     num_heads: int | None = Field(default=None, gt=0)
     """Attention heads a block."""
+    visible_blocks: int = Field(default=0, ge=0)
+    """Blocks at the beginning that see visible tokens only in pre-training: faster, and no longer the published method, which
+    is 0. At least one block must be left to see the hidden ones."""
 
     def shape(self) -> dict[str, Any]:
         """The arguments of the family for timm."""
@@ -42,10 +47,51 @@ class ViTConfig(PlainTransformerConfig, frozen=True):
 
     def build(self, *, image_size: Size, in_channels: int) -> "ViTEncoder":
         """Make the encoder with random weights."""
-        return ViTEncoder(
+        encoder = ViTEncoder(
             self.architecture(image_size=image_size, in_channels=in_channels),
             image_size=image_size,
             in_channels=in_channels,
+        )
+        encoder.see_visible_only(self.visible_blocks)
+        return encoder
+
+
+class SeenRow(NamedTuple):
+    """Which tokens of a row some blocks see; images with fewer of them are filled up with hidden ones that nobody looks at."""
+
+    numbers: Tensor
+    """Places in the row (images, count)."""
+    real: Tensor | None
+    """False where one only fills up (images, count); None where all are real."""
+
+    @classmethod
+    def of(cls, hidden: Mask, *, prefix: int) -> "SeenRow":
+        """The class token and its like, and what is not hidden."""
+        flat = F.pad(hidden.flatten(1), (prefix, 0))
+        counts = (~flat).sum(dim=1)
+        most = int(counts.max())
+        numbers = flat.int().argsort(dim=1, stable=True)[:, :most]
+        return cls(numbers, None if bool((counts == most).all()) else ~flat.gather(1, numbers))
+
+    def take(self, row: Tensor) -> Tensor:
+        """The tokens that are seen (images, count, channels)."""
+        return row.gather(1, self.numbers[..., None].expand(-1, -1, row.shape[2]))
+
+    def put_back(self, kept: Tensor, row: Tensor) -> Tensor:
+        """The whole row, with what became of those that were seen."""
+        places = self.numbers[..., None].expand(-1, -1, row.shape[2])
+        if self.real is not None:
+            kept = torch.where(self.real[..., None], kept, row.gather(1, places))
+        return row.scatter(1, places, kept.to(row.dtype))
+
+    def attention_mask(self) -> Tensor | None:
+        """-inf for what only fills up (images, 1, 1, count); None where there is none."""
+        return (
+            None
+            if self.real is None
+            else torch.zeros(self.real.shape, device=self.real.device).masked_fill(~self.real, float("-inf"))[
+                :, None, None, :
+            ]
         )
 
 
@@ -70,6 +116,10 @@ class PlainTransformerEncoder(Encoder):
         patches = row[:, self.backbone.num_prefix_tokens :].transpose(1, 2)
         return patches.reshape(*patches.shape[:2], *self.grid)
 
+    def finish(self, row: torch.Tensor) -> Features:
+        """The final norm, and the row as a map."""
+        return self.to_map(self.backbone.norm(row))
+
     def _pyramid_indices(self) -> list[int]:
         depth = len(self.backbone.blocks)
         return sorted({max(depth * quarter // 4, 1) - 1 for quarter in (1, 2, 3, 4)})
@@ -83,6 +133,25 @@ class ViTEncoder(PlainTransformerEncoder):
 
     def encode(self, tokens: Tokens) -> Features:
         """Add class token and positions, run the blocks and the final norm."""
+        return self.finish(self._run(self._begin(tokens), self.backbone.blocks))
+
+    def encode_hidden(self, tokens: Tokens, hidden: Mask) -> Features:
+        """The same, but that the first `visible_blocks` blocks see class token and visible tokens only.
+
+        Behind those blocks the hidden ones come back as they were left out: mask token and position.
+        """
+        if not self.visible_blocks:
+            return self.encode(tokens)
+        row, first = self._begin(tokens), self.backbone.blocks[: self.visible_blocks]
+        seen = SeenRow.of(hidden, prefix=self.backbone.num_prefix_tokens)
+        kept = self._run(seen.take(row), first, attn_mask=seen.attention_mask())
+        return self.finish(self._run(seen.put_back(kept, row), self.backbone.blocks[self.visible_blocks :]))
+
+    def _begin(self, tokens: Tokens) -> Tensor:
         vit = self.backbone
-        row = vit.norm_pre(vit.patch_drop(vit._pos_embed(tokens.flatten(1, 2))))
-        return self.to_map(vit.norm(vit.blocks(row)))
+        return vit.norm_pre(vit.patch_drop(vit._pos_embed(tokens.flatten(1, 2))))
+
+    def _run(self, row: Tensor, blocks: Any, **more: Any) -> Tensor:
+        for block in blocks:
+            row = self._through(block, row, **{name: value for name, value in more.items() if value is not None})
+        return row

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from simmim.config import Settings
+from simmim.engine.allocator import keep_freed_memory
 from simmim.engine.precision import PrecisionName
 from simmim.units import ImageCount
 
@@ -30,6 +31,8 @@ class MachineConfig(Settings, frozen=True):
     """Number format of the network: fp32, bf16 or fp16."""
     compile: bool = False
     """Whether torch.compile makes the module."""
+    checkpointing: Literal["none", "blocks"] = "none"
+    """Whether every block of the encoder is computed again in the backward pass: about a third slower, with less memory."""
     workers: int = Field(default=2, ge=0)
     """Processes that read images, for each training process; 0 reads in the training process itself."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -124,6 +127,8 @@ def start_processes(device: Literal["auto", "cpu", "cuda"] = "auto") -> Processe
     where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if use_gpu else torch.device("cpu")
     if use_gpu:
         torch.cuda.set_device(where)
+    else:
+        keep_freed_memory()
     if world == 1:
         return Processes(where)
     dist.init_process_group("nccl" if use_gpu else "gloo")

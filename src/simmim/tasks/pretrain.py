@@ -119,6 +119,8 @@ def build(config: PretrainConfig, session: Session) -> BuiltRun:
     statistics = statistics_of(config.data, source, session, seed=config.seed)
     torch.manual_seed(seed_of(config.seed, "weights"))
     model = build_model(config, statistics).to(processes.device)
+    if config.machine.checkpointing == "blocks":
+        model.encoder.checkpoint_blocks()
     masks = draw_masks(config, model, batch=min(config.output.pictures, len(held_out or source)), step=-1)
     schedule = build_schedule(config, images=len(source))
     shown: list[_Shown] = []

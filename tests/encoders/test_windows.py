@@ -1,0 +1,217 @@
+"""Tokens that lie in groups: the same function as timm's, and a cheaper one where blocks see visible tokens only."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from simmim.encoders import BeitConfig, Encoder, EncoderConfig, SwinConfig, SwinV2Config, ViTConfig
+from simmim.encoders.windows import nested_coordinates, window_places
+from simmim.heads import LinearHeadConfig
+from simmim.masking import BlockMasking, RandomMasking, SquareMasking
+from simmim.model import SimMIM
+from simmim.targets import PixelTarget
+
+SWIN: dict[str, Any] = {"patch_size": 2, "embed_dim": 16, "depths": (2, 2, 2), "num_heads": (1, 2, 4), "window": 4}
+VIT: dict[str, Any] = {"patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2}
+CASES: dict[str, EncoderConfig] = {
+    "swin": SwinConfig(**SWIN),
+    "swinv2": SwinV2Config(**SWIN),
+    "vit": ViTConfig(name="vit_tiny_patch16_224", **VIT),
+    "beit": BeitConfig(**VIT),
+}
+SIZE = (64, 96)
+
+
+def _encoder(name: str, visible_blocks: int = 0) -> Encoder:
+    torch.manual_seed(0)
+    config = CASES[name].model_copy(update={"visible_blocks": visible_blocks})
+    encoder = config.build(image_size=SIZE, in_channels=3)
+    for parameter in encoder.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    return encoder.eval()
+
+
+def _images(batch: int = 3) -> Tensor:
+    return torch.randn(batch, 3, *SIZE, generator=torch.Generator().manual_seed(1))
+
+
+def _hidden(encoder: Encoder, *counts: int, side: int = 8) -> Tensor:
+    """So many hidden cells of 8 px in each image."""
+    rows, columns = SIZE[0] // side, SIZE[1] // side
+    generator, masks = torch.Generator().manual_seed(2), []
+    for count in counts:
+        flat = torch.zeros(rows * columns, dtype=torch.bool)
+        flat[torch.randperm(rows * columns, generator=generator)[:count]] = True
+        masks.append(flat.view(rows, columns))
+    repeat = side // encoder.patch_size
+    return torch.stack(masks).repeat_interleave(repeat, dim=1).repeat_interleave(repeat, dim=2)
+
+
+def _with_mask_token(encoder: Encoder, images: Tensor, hidden: Tensor) -> Tensor:
+    token = torch.linspace(-1, 1, encoder.embed_dim)
+    return torch.where(hidden[..., None], token, encoder.embed(images))
+
+
+@pytest.mark.parametrize("name", ["swin", "swinv2"])
+def test_gradients_are_those_of_timm(name: str) -> None:
+    encoder, images = _encoder(name), _images()
+    assert encoder._in_groups  # pyright: ignore[reportAttributeAccessIssue]
+    weights = torch.randn(3, encoder.num_features, *(side // encoder.stride for side in SIZE))
+    parameters = list(encoder.parameters())
+    theirs = encoder.backbone.forward_features(images).permute(0, 3, 1, 2)
+    ours = encoder(images)
+    for one, other in zip(
+        *(torch.autograd.grad((out * weights).sum(), parameters) for out in (ours, theirs)), strict=True
+    ):
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-4 * other.abs().max().item() + 1e-6)
+
+
+def test_windows_that_must_be_filled_up_are_left_to_timm() -> None:
+    encoder = SwinConfig(**{**SWIN, "window": 5}).build(image_size=SIZE, in_channels=3).eval()
+    images = _images()
+    assert torch.equal(encoder(images), encoder.backbone.forward_features(images).permute(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_where_nothing_is_hidden_visible_only_is_the_dense_encoder(name: str) -> None:
+    encoder, images = _encoder(name, visible_blocks=2), _images()
+    nothing = torch.zeros(3, *(side // encoder.patch_size for side in SIZE), dtype=torch.bool)
+    with torch.no_grad():
+        assert torch.allclose(encoder.encode_hidden(encoder.embed(images), nothing), encoder(images), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_blocks_that_see_visible_tokens_only_are_dense_blocks_in_which_hidden_tokens_have_no_weight(name: str) -> None:
+    """The published formula with a mask: attention of every token to hidden ones is put to zero, then all go on densely."""
+    blocks = 2 if name in ("vit", "beit") else 3
+    encoder, images = _encoder(name, visible_blocks=blocks), _images()
+    hidden = _hidden(encoder, 40, 40, 40)
+    tokens = _with_mask_token(encoder, images, hidden)
+    with torch.no_grad():
+        ours = encoder.encode_hidden(tokens, hidden)
+        theirs = _dense_with_a_mask(encoder, tokens, hidden, blocks)
+    assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+def _dense_with_a_mask(encoder: Encoder, tokens: Tensor, hidden: Tensor, blocks: int) -> Tensor:
+    """timm's own blocks on the whole map; before each, hidden tokens get keys that nobody looks at."""
+    if hasattr(encoder.backbone, "layers"):
+        return _dense_swin(encoder, tokens, hidden, blocks)
+    backbone, begin = encoder.backbone, encoder._begin(tokens)  # pyright: ignore[reportAttributeAccessIssue]
+    flat = nn.functional.pad(hidden.flatten(1), (1, 0))
+    apart = torch.zeros(flat.shape).masked_fill(flat, float("-inf"))[:, None, None, :]
+    row, beit = begin, hasattr(backbone, "rel_pos_bias")
+    for number, block in enumerate(backbone.blocks):
+        bias = backbone.rel_pos_bias() if beit else torch.zeros(())
+        if number < blocks:
+            through = (
+                block(row, shared_rel_pos_bias=bias + apart)
+                if beit
+                else block(row, attn_mask=apart.expand(-1, -1, flat.shape[1], -1))
+            )
+            row = torch.where(flat[..., None], begin, through)
+        else:
+            row = block(row, shared_rel_pos_bias=bias) if beit else block(row)
+    return encoder.to_map(backbone.norm(row))  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _dense_swin(encoder: Encoder, x: Tensor, hidden: Tensor, blocks: int) -> Tensor:
+    number, hidden = 0, hidden.clone()
+    for layer in encoder.backbone.layers:
+        x = layer.downsample(x)
+        while hidden.shape[1] > x.shape[1]:
+            hidden = hidden[:, ::2, ::2]
+        for block in layer.blocks:
+            through = _block_with_a_mask(block, x, hidden) if number < blocks else block(x)
+            x = torch.where(hidden[..., None], x, through) if number < blocks else through
+            number += 1
+    return encoder.backbone.norm(x).permute(0, 3, 1, 2)
+
+
+def _block_with_a_mask(block: Any, x: Tensor, hidden: Tensor) -> Tensor:
+    """The block image by image, with a mask of its own in the place of the shifted windows' mask."""
+    from timm.models.swin_transformer import window_partition
+
+    before, answers = block.attn_mask, []
+    for image, its in zip(x, hidden, strict=True):
+        rolled = its.float()[None, :, :, None].roll((-block.shift_size[0], -block.shift_size[1]), (1, 2))
+        keys = window_partition(rolled, block.window_size).view(-1, 1, block.window_area)
+        mask = (keys * -1e9).expand(-1, block.window_area, -1)
+        block.attn_mask = mask if before is None else mask + before
+        answers.append(block(image[None]))
+    block.attn_mask = before
+    return torch.cat(answers)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_images_with_unequal_numbers_of_hidden_tokens_do_not_disturb_each_other(name: str) -> None:
+    encoder, images = _encoder(name, visible_blocks=2), _images()
+    hidden = _hidden(encoder, 10, 60, 96)
+    tokens = _with_mask_token(encoder, images, hidden)
+    tokens[2] = tokens[2].where(hidden[2][..., None], 0)
+    with torch.no_grad():
+        together = encoder.encode_hidden(tokens, hidden)
+        for number in range(2):
+            alone = encoder.encode_hidden(tokens[number : number + 1], hidden[number : number + 1])
+            assert torch.allclose(together[number : number + 1], alone, atol=1e-4)
+    assert together.isfinite().all()
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "masking",
+    [RandomMasking(mask_patch=8), RandomMasking(mask_patch=16), SquareMasking(), BlockMasking(mask_patch=8)],
+    ids=str,
+)
+def test_every_kind_of_mask_trains_and_every_weight_has_a_gradient(name: str, masking: Any) -> None:
+    encoder = _encoder(name, visible_blocks=2).train()
+    model = SimMIM(
+        encoder=encoder, head=LinearHeadConfig(), target=PixelTarget().build(mean=(0.0,) * 3, std=(1.0,) * 3)
+    )
+    generator = torch.Generator().manual_seed(0)
+    mask = masking(3, image_size=SIZE, patch_size=encoder.patch_size, generator=generator)
+    model(_images(), mask).loss.backward()
+    missing = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_computing_blocks_again_changes_no_gradient(name: str) -> None:
+    gradients = []
+    for again in (False, True):
+        encoder = _encoder(name).train()
+        if again:
+            encoder.checkpoint_blocks()
+        torch.manual_seed(3)
+        encoder(_images()).square().sum().backward()
+        gradients.append([parameter.grad for parameter in encoder.parameters()])
+    assert all(torch.allclose(one, other, rtol=1e-5) for one, other in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize(("name", "most"), [("swin", 5), ("vit", 2), ("beit", 2)])
+def test_one_block_must_see_the_hidden_tokens(name: str, most: int) -> None:
+    _encoder(name, visible_blocks=most)
+    with pytest.raises(ValueError, match=f"the most is {most}"):
+        _encoder(name, visible_blocks=most + 1)
+
+
+def test_weights_are_the_same_with_and_without() -> None:
+    for name in CASES:
+        assert _encoder(name).state_dict().keys() == _encoder(name, visible_blocks=2).state_dict().keys()
+
+
+def test_four_tokens_that_follow_each_other_are_merged() -> None:
+    found = nested_coordinates((2, 3), doublings=2).view(6, 4, 4, 2)
+    assert sorted(map(tuple, found.reshape(-1, 2).tolist())) == [(r, c) for r in range(8) for c in range(12)]
+    assert torch.equal(found // 2, (found // 2)[:, :, :1].expand_as(found))  # one pair of a coarser map
+    assert torch.equal(found[..., 0, :] // 4, found[:, :1, 0, :].expand(-1, 4, -1) // 4)
+
+
+def test_a_shifted_window_keeps_the_ends_of_the_map_apart() -> None:
+    place = window_places(nested_coordinates((8, 8), doublings=0), (8, 8), window=(4, 4), shift=(2, 2))
+    corner = [int(place.window[row * 8 + column]) for row in (0, 7) for column in (0, 7)]
+    parts = {int(place.part[row * 8 + column]) for row in (0, 7) for column in (0, 7)}
+    assert corner == [3, 3, 3, 3]  # the last window holds all four corners of the map
+    assert len(parts) == 4
