@@ -1,6 +1,22 @@
-"""What a person looks at: pictures and tables."""
+"""What a person looks at: pictures, tables, and the page of a run."""
 
+from simmim.report.facts import Range, Result, RunFacts, StepPicture
+from simmim.report.page import write_comparison, write_page
 from simmim.report.pictures import Row, draw_rows, to_rgb
 from simmim.report.tables import print_table
+from simmim.report.verdict import Verdict, judge
 
-__all__ = ["Row", "draw_rows", "print_table", "to_rgb"]
+__all__ = [
+    "Range",
+    "Result",
+    "Row",
+    "RunFacts",
+    "StepPicture",
+    "Verdict",
+    "draw_rows",
+    "judge",
+    "print_table",
+    "to_rgb",
+    "write_comparison",
+    "write_page",
+]
