@@ -9,10 +9,11 @@ CONSTRAINTS := constraints.txt
 
 install: $(READY)
 
-$(READY): pyproject.toml $(CONSTRAINTS)
+$(READY): pyproject.toml $(CONSTRAINTS) tests/report/browser.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -qq --upgrade "$$(grep '^pip==' $(CONSTRAINTS))"
 	$(BIN)/python -m pip install -qq --constraint $(CONSTRAINTS) --group dev --editable .
+	$(BIN)/python tests/report/browser.py
 	touch $@
 
 check: $(READY)

@@ -2,6 +2,8 @@
 
 import json
 import math
+import resource
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,15 @@ class MetricsLog:
     def close(self) -> None:
         """Finish the event file."""
         self._events.close()
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """The most memory this process has held so far, in GiB: of the machine, and of its GPU where it has one."""
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB, on a Mac bytes
+    peaks = {"memory_gib": resident / (2**30 if sys.platform == "darwin" else 2**20)}
+    if device.type == "cuda":
+        peaks["gpu_memory_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
+    return peaks
 
 
 def _finite(value: Any) -> Any:

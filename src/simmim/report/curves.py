@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 from xml.etree import ElementTree
 
@@ -92,7 +93,9 @@ def draw_chart(
         for level in levels:
             axes.axhline(level.value, color=_SOFT, linewidth=0.8, linestyle=(0, (4, 3)))
             place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-            axes.annotate(level.name, (1, level.value), xytext=(0, 2), ha="right", color=_SOFT, fontsize=7, **place)
+            axes.annotate(
+                level.name, (1, level.value), xytext=(3, 0), ha="left", va="center", color=_SOFT, fontsize=7, **place
+            )
         if band is not None:
             axes.axhspan(band.low, band.high, color=_GOOD, alpha=0.14, linewidth=0)
         axes.margins(x=0.015)
@@ -118,7 +121,7 @@ def thin_out(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     if len(points) <= MOST_POINTS:
         return list(points)
     bounds = [number * (len(points) - 1) // (MOST_POINTS - 1) for number in range(MOST_POINTS)]
-    parts = (points[begin:end] for begin, end in zip(bounds, bounds[1:], strict=False))
+    parts = (points[begin:end] for begin, end in pairwise(bounds))
     means = [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]
     return [*means, points[-1]]
 

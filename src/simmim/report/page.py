@@ -140,7 +140,7 @@ def _apart(levels: Sequence[Level]) -> list[Level]:
     joined: list[Level] = []
     for level in sorted(levels, key=lambda one: one.value):
         if joined and level.value - joined[-1].value < 0.04 * max(abs(level.value), 1e-12):
-            joined[-1] = Level(f"{joined[-1].name}, {level.name}", level.value)
+            joined[-1] = Level(f"{level.name},\n{joined[-1].name}", level.value)
         else:
             joined.append(level)
     return joined
@@ -224,7 +224,15 @@ def _numbers(values: Any) -> str:
 
 def _environment(facts: RunFacts) -> dict[str, str]:
     found: dict[str, Any] = facts.derived.get("environment", {})
-    return {name: str(value) for name, value in found.items() if value is not None}
+    shown = {name: str(value) for name, value in found.items() if value is not None}
+    return shown | ({"command": again} if (again := _command(shown.get("command", ""))) else {})
+
+
+def _command(command: str) -> str:
+    """The command without the place where the program lay."""
+    program, _, words = command.partition(" ")
+    name = Path(program).name
+    return f"{'simmim' if name in ('simmim', '__main__.py') else program} {words}" if command else ""
 
 
 # -------------------------------------------------------------------------------------------------------------- comparison

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +19,7 @@ from simmim.units import ImageSize, Size
 REPORT_FILE, PROBE_FILE = "report.html", "probe.json"
 _RESULTS = {"result.json": "Fine-tuning", PROBE_FILE: "Probe of frozen features"}
 _SHARES = ("accuracy",)  # what a name ends with that is shown in per cent
+_PATIENCE_SECONDS, _SHARE_OF_TIME = 30.0, 0.02
 _log = logging.getLogger("simmim")
 
 
@@ -49,12 +51,28 @@ def report(runs: Sequence[str | Path], *, out: str | Path | None = None) -> Path
     return path
 
 
-def keep_report(folder: RunFolder) -> None:
-    """Write the page of a run that goes on; where that fails, the run learns of it by a warning and nothing more."""
-    try:
-        report([folder.path])
-    except Exception as error:  # noqa: BLE001 - a page is not worth a run
-        _log.warning("%s could not be written: %s", folder.path / REPORT_FILE, error)
+class Page:
+    """report.html of a run while it goes on. Where it cannot be written, the run warns and goes on."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._next = time.monotonic() + _PATIENCE_SECONDS
+
+    def keep(self) -> None:
+        """Write the page, unless it is new: it must not take more than a small share of the time."""
+        if time.monotonic() > self._next:
+            self.write()
+
+    def write(self) -> None:
+        """Write the page now."""
+        begin = time.monotonic()
+        try:
+            report([self._folder.path])
+        except Exception as error:  # noqa: BLE001 - a page is not worth a run
+            _log.warning("%s could not be written: %s", self._folder.path / REPORT_FILE, error)
+            _log.debug("the page failed", exc_info=True)
+        now = time.monotonic()
+        self._next = now + max(_PATIENCE_SECONDS, (now - begin) / _SHARE_OF_TIME)
 
 
 def read_facts(run: str | Path) -> RunFacts:
