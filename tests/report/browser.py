@@ -28,8 +28,8 @@ def find_browser() -> Path:
         if path and Path(path).is_file():
             return Path(path)
     raise FileNotFoundError(
-        "there is no Chromium to open report.html with; `python tests/report/browser.py` (a part of `make install`) fetches one "
-        "by npm, `apt-get install chromium` does too, and SIMMIM_CHROMIUM=PATH names one of your own"
+        "there is no Chromium to open report.html with; `python tests/report/browser.py` (a part of `make install`) fetches "
+        "one by npm, `apt-get install chromium` does too, and SIMMIM_CHROMIUM=PATH names one of your own"
     )
 
 

@@ -1,6 +1,5 @@
 """report.html as a person meets it: in a real browser, dark and light, on a phone, without a network."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -9,11 +8,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from report.browser import find_browser, libraries_of
+from report.made_up import made_up_facts, made_up_pictures, made_up_rows
 from simmim.report import Result, write_comparison, write_page
-
-sys.path.insert(0, str(Path(__file__).parent))
-from browser import find_browser, libraries_of  # noqa: E402
-from made_up import made_up_facts, made_up_pictures, made_up_rows  # noqa: E402
 
 HOSTILE = "</td><script>document.title='stolen'</script><img src=http://example.org/x.png onerror=alert(1)>.png"
 Open = Callable[..., AbstractContextManager[Page]]
@@ -143,6 +140,6 @@ def test_a_missing_browser_is_an_error_that_says_how_to_get_one(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("SIMMIM_CHROMIUM", raising=False)
-    monkeypatch.setattr("browser.PLACE", tmp_path)
+    monkeypatch.setattr("report.browser.PLACE", tmp_path)
     with pytest.raises(FileNotFoundError, match="make install"):
         find_browser()

@@ -1,13 +1,9 @@
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from report.made_up import FILLINGS, falling, made_up_facts, made_up_rows
 from simmim.report import RunFacts, Verdict, judge
-
-sys.path.insert(0, str(Path(__file__).parent))
-from made_up import FILLINGS, falling, made_up_facts, made_up_rows  # noqa: E402
 
 
 def said(verdict: Verdict) -> str:

@@ -1,10 +1,13 @@
 """Verbs that look at what was trained: probe, reconstruct."""
 
+import json
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from simmim.cli.app import Json, Labelled, app, print_json
+from simmim.files import write_text_atomically
 
 
 @app.command
@@ -23,6 +26,8 @@ def probe(
     from simmim.tasks.words import probe as ask
 
     result = ask(run, data=data, labels=labels, seed=seed, workers=workers)._asdict()
+    if Path(run).is_dir():  # its page tells of it
+        write_text_atomically(Path(run) / "probe.json", json.dumps(result, indent=2) + "\n")
     if as_json:
         print_json(result)
         return

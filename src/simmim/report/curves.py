@@ -2,9 +2,9 @@
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import matplotlib as mpl
@@ -27,7 +27,7 @@ _COLOURS = {f"#0000a{number}": f"var(--line-{number + 1})" for number in range(L
     "#0000b2": "var(--good)",
 }
 _SOFT, _RULE, _GOOD = "#0000b0", "#0000b1", "#0000b2"
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "font.size": 8,
     "axes.spines.top": False,
@@ -92,7 +92,7 @@ def draw_chart(
             _draw(axes, curve)
         for level in levels:
             axes.axhline(level.value, color=_SOFT, linewidth=0.8, linestyle=(0, (4, 3)))
-            place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+            place: Any = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
             axes.annotate(
                 level.name, (1, level.value), xytext=(3, 0), ha="left", va="center", color=_SOFT, fontsize=7, **place
             )
@@ -101,12 +101,19 @@ def draw_chart(
         axes.margins(x=0.015)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: unit.format(value)))
+        axes.yaxis.set_major_formatter(FuncFormatter(_written(unit)))
         axes.set_xlabel("step", loc="right", labelpad=1)
         drawn = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(drawn, format="svg", transparent=True, metadata=nothing)
     return _adopt(drawn.getvalue(), name)
+
+
+def _written(unit: str) -> Callable[[float, int | None], str]:
+    def write(value: float, place: int | None) -> str:
+        return unit.format(value)
+
+    return write
 
 
 def _draw(axes: Axes, curve: Curve) -> None:

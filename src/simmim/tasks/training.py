@@ -106,7 +106,7 @@ def train_in_folder(
         run = replace(built.run, after_report=page.keep)
         run.restore()
         began = True
-        log = processes.only_main(lambda: MetricsLog(folder.metrics, folder.events, after_step=run.step))
+        log = processes.only_main(lambda: MetricsLog(folder.metrics, after_step=run.step, trackers=run.output.trackers))
         train(run, log)
         processes.only_main(lambda: log.close() if log else None)
         built.finish()
