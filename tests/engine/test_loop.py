@@ -27,7 +27,7 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 def train(run: Run) -> list[dict[str, Any]]:
     """Train with a log, and read it."""
-    log = MetricsLog(run.folder.metrics, run.folder.events, after_step=run.step)
+    log = MetricsLog(run.folder.metrics, after_step=run.step)
     try:
         loop.train(run, log)
     finally:
