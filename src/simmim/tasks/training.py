@@ -165,7 +165,8 @@ def _before(folder: RunFolder, config: Settings) -> Mapping[str, Any] | None:
         raise RecipeError(
             f"{folder} was begun with another recipe, and would not end as it should:\n  "
             + "\n  ".join(changed)
-            + "\nresume it with the recipe it began with (machine.*, monitor.* and output.* may change), or choose another --out"
+            + "\nresume it with the recipe it began with (machine.*, monitor.* and output.* may change), or choose another "
+            "--out"
         )
     return json.loads(folder.derived.read_text(encoding="utf-8"))
 
