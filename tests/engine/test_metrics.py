@@ -10,7 +10,7 @@ from simmim.engine.metrics import Meter, MetricsLog, read_metrics
 
 
 def write(folder: Path, rows: list[dict[str, Any]], *, after_step: int = 0) -> Path:
-    log = MetricsLog(folder / "metrics.jsonl", folder / "events", after_step=after_step)
+    log = MetricsLog(folder / "metrics.jsonl", after_step=after_step)
     for row in rows:
         log.write(row)
     log.close()

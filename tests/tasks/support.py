@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 TESTS = Path(__file__).parents[1]
-TIMES = ("images_per_second", "data_wait")
+TIMES = ("images_per_second", "data_wait", "memory_gib", "gpu_memory_gib")
 """What a report says of the machine and not of the run."""
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
@@ -211,11 +211,11 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 def contents(run: Path) -> dict[str, bytes]:
-    """Every file of a run by name, but for the diary of when it was started: log.txt and the TensorBoard events."""
+    """Every file of a run by name, but for the diary of when it was started: log.txt, its page, the TensorBoard events."""
     return {
         str(path.relative_to(run)): path.read_bytes()
         for path in sorted(run.rglob("*"))
-        if path.is_file() and path.name != "log.txt" and "events" not in path.parts
+        if path.is_file() and path.name not in ("log.txt", "report.html") and "events" not in path.parts
     }
 
 

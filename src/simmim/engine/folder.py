@@ -8,6 +8,7 @@ from typing import IO
 from pydantic import Field
 
 from simmim.config import Settings
+from simmim.engine.trackers import TrackerName
 from simmim.files import room_on_disk
 from simmim.units import Duration
 
@@ -28,6 +29,8 @@ class OutputConfig(Settings, frozen=True):
     """How many checkpoints are kept, the newest ones."""
     pictures: int = Field(default=8, ge=1)
     """How many images a picture shows."""
+    trackers: tuple[TrackerName, ...] = ("tensorboard",)
+    """What the numbers of reports also go to: tensorboard, wandb, mlflow. A resumed run goes on in all of them."""
     progress: bool = True
     """Whether progress is shown to the person."""
 

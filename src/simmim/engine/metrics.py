@@ -2,14 +2,16 @@
 
 import json
 import math
-from collections.abc import Mapping
+import resource
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from simmim.engine.events import EventFile
+from simmim.engine.trackers import TrackerName, open_trackers
 from simmim.files import room_on_disk, write_text_atomically
 
 
@@ -45,13 +47,13 @@ class Meter:
 
 
 class MetricsLog:
-    """metrics.jsonl and the TensorBoard events of a run."""
+    """metrics.jsonl of a run, and what tracks it beside."""
 
-    def __init__(self, path: Path, events: Path, *, after_step: int) -> None:
+    def __init__(self, path: Path, *, after_step: int, trackers: Sequence[TrackerName] = ("tensorboard",)) -> None:
         self._path = path
         self._forget_after(after_step)
         with room_on_disk(path.parent, "the TensorBoard events"):
-            self._events = EventFile(events, purge_step=after_step + 1 if after_step else None)
+            self._trackers = open_trackers(trackers, path.parent, after_step=after_step)
 
     def _forget_after(self, step: int) -> None:
         """Drop the reports behind the step from which the run goes on: they will be written again."""
@@ -67,11 +69,22 @@ class MetricsLog:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             scalars = {name: value for name, value in row.items() if isinstance(value, float)}
-            self._events.add(scalars, step=row["step"])
+            for tracker in self._trackers:
+                tracker.add(scalars, step=row["step"])
 
     def close(self) -> None:
-        """Finish the event file."""
-        self._events.close()
+        """Finish what tracks the run."""
+        for tracker in self._trackers:
+            tracker.close()
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """The most memory this process has held so far, in GiB: of the machine, and of its GPU where it has one."""
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB, on a Mac bytes
+    peaks = {"memory_gib": resident / (2**30 if sys.platform == "darwin" else 2**20)}
+    if device.type == "cuda":
+        peaks["gpu_memory_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
+    return peaks
 
 
 def _finite(value: Any) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from simmim.engine.checkpoint import newest_checkpoint, pack, save_checkpoint, unpack, write_checkpoint
 from simmim.engine.distributed import Processes
 from simmim.engine.folder import OutputConfig, RunError, RunFolder
-from simmim.engine.metrics import Meter, MetricsLog
+from simmim.engine.metrics import Meter, MetricsLog, peak_memory
 from simmim.engine.optimizer import OptimizerConfig, clip_gradients
 from simmim.engine.precision import Precision
 from simmim.engine.progress import Clock
@@ -66,6 +66,8 @@ class Run:
     """What the task has to report of a step beside the means; the same in every process."""
     at_report: Callable[[], None] = lambda: None
     """What the task does at every report and before every checkpoint."""
+    after_report: Callable[[], None] = lambda: None
+    """What is done in the main process when a report is written."""
     after_step: Callable[[int], None] = lambda step: None
     """What the task does behind every step; usually nothing."""
 
@@ -148,6 +150,7 @@ class Run:
             "loss": means.pop("loss", None),  # null where every step since the last report was skipped
             "lr": self.schedule.lr(self.step - 1),
             **self.clock.report(),
+            **peak_memory(self.processes.device),
             **means,
             **self.numbers(self.step - 1),
             **numbers,
@@ -156,6 +159,7 @@ class Run:
         self.meter = Meter()
         self.at_report()
         self.processes.from_main(lambda: log.write(row) if log else None)
+        self.processes.only_main(self.after_report)
         return row
 
     def save(self) -> None:

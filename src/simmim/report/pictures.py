@@ -67,6 +67,34 @@ def draw_rows(rows: Sequence[Row], *, titles: Sequence[str], note: str = "") -> 
     return canvas
 
 
+def take_apart(picture: Image.Image, image_size: tuple[int, int]) -> list[list[Image.Image]]:
+    """The panels that `draw_rows` laid out in three columns, one list a row, each in its own size.
+
+    Args:
+        picture: what `draw_rows` made, with a note.
+        image_size: height and width of a panel's image.
+
+    Returns:
+        The rows; none where the picture was laid out in another way.
+    """
+    height, width = image_size
+    scale = max(1, -(-_SMALLEST_SIDE // min(height, width)))
+    step_x, step_y = width * scale + _GAP, height * scale + _GAP
+    group_width = 3 * step_x + 2 * _GAP
+    groups, rest_x = divmod(picture.width + _GAP, group_width)
+    deep, rest_y = divmod(picture.height - 2 * _TITLE_HEIGHT, step_y)
+    if rest_x or rest_y or groups < 1 or deep < 1:
+        return []
+    rows: list[list[Image.Image]] = []
+    for place in range(groups * deep):
+        left, top = _GAP + place // deep * group_width, _TITLE_HEIGHT + place % deep * step_y
+        boxes = [(left + n * step_x, top, left + (n + 1) * step_x - _GAP, top + step_y - _GAP) for n in range(3)]
+        panels = [picture.crop(box).resize((width, height), Image.Resampling.NEAREST) for box in boxes]
+        if any(panel.getextrema() != tuple((ink, ink) for ink in _PAPER) for panel in panels):
+            rows.append(panels)
+    return rows
+
+
 def _to_image(panel: Tensor) -> Image.Image:
     pixels = (panel.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     return Image.fromarray(np.ascontiguousarray(pixels))

@@ -27,6 +27,7 @@ from simmim.shapes import Mask, PixelMask
 from simmim.targets import AnyTarget, PixelTarget
 from simmim.tasks.feed import Accompany, Feed
 from simmim.tasks.images import open_images, statistics_of
+from simmim.tasks.monitor import Monitor, MonitorConfig
 from simmim.tasks.pictures import Gallery, hide_valid, holes_of
 from simmim.tasks.training import (
     BuiltRun,
@@ -75,6 +76,8 @@ class PretrainConfig(Settings, frozen=True):
     """What all randomness is derived from."""
     machine: MachineConfig = MachineConfig()
     """Speed and memory; changes the result by no more than rounding and the order of drop path's noise."""
+    monitor: MonitorConfig = MonitorConfig()
+    """What frozen features are judged on while the run goes on; changes no result."""
     output: OutputConfig = OutputConfig()
     """What is written, and how often; changes no result."""
 
@@ -148,12 +151,18 @@ def build(config: PretrainConfig, session: Session) -> BuiltRun:
     fixed = config.data.view_samples(held_out or source, statistics.channels, seed=config.seed, centred=True)
     gallery = Gallery(model, samples=fixed, statistics=statistics, masks=masks)
 
+    monitor = (
+        processes.only_main(lambda: Monitor(config.monitor, model, statistics, seed=config.seed))
+        if config.monitor.data
+        else None
+    )
+
     def judge_and_draw(step: int) -> dict[str, float]:
         numbers = gallery.judge()
         feed.note(gallery.problems)
         note = ", ".join(f"{name.removeprefix('fixed_loss_')} {value:.3f}" for name, value in numbers.items())
         gallery.take_picture(folder.pictures / f"step_{step:08d}.png", note=f"step {step}: {note}")
-        return numbers
+        return {**numbers, **(monitor.judge() if monitor else {})}
 
     def evaluate(step: int) -> dict[str, float]:
         return processes.from_main(lambda: judge_and_draw(step))

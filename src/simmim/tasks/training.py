@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
@@ -27,13 +27,14 @@ from simmim.engine.optimizer import Group, OptimizerConfig, build_adamw
 from simmim.engine.precision import Precision
 from simmim.engine.run import Run
 from simmim.engine.schedule import Schedule, ScheduleConfig
-from simmim.files import write_text_atomically
+from simmim.files import DiskFull, write_text_atomically
 from simmim.seeds import seed_of
 from simmim.tasks.feed import Feed
+from simmim.tasks.report import Page
 from simmim.version import __version__
 
 _log = logging.getLogger("simmim")
-_MAY_DIFFER = ("machine", "output")
+_MAY_DIFFER = ("machine", "monitor", "output")
 
 
 class TrainingConfig(Protocol):
@@ -93,6 +94,7 @@ def train_in_folder(
     """
     processes = start_processes(machine.device)
     folder = RunFolder(out)
+    page, began = Page(folder), False
     handlers: list[logging.Handler] = []
     try:
         processes.from_main(lambda: folder.open(resume=resume))
@@ -101,16 +103,20 @@ def train_in_folder(
         _log.info("%s in %s", "goes on" if before else "begins", folder)
         built = build(config, Session(processes, folder, before))
         processes.from_main(lambda: _write_beginning(folder, config, built.derived, before))
-        run = built.run
+        run = replace(built.run, after_report=page.keep)
         run.restore()
-        log = processes.only_main(lambda: MetricsLog(folder.metrics, folder.events, after_step=run.step))
+        began = True
+        log = processes.only_main(lambda: MetricsLog(folder.metrics, after_step=run.step, trackers=run.output.trackers))
         train(run, log)
         processes.only_main(lambda: log.close() if log else None)
         built.finish()
+        processes.only_main(page.write)
         processes.gather(None)  # nobody leaves before all is written
         _log.info("done: %d steps, %d of them skipped", run.step, run.skipped)
-    except Exception:
+    except Exception as error:
         _log.debug("ended early", exc_info=True)
+        if began and processes.is_main and not isinstance(error, DiskFull):
+            page.write()
         raise
     finally:
         for handler in handlers:
@@ -159,7 +165,8 @@ def _before(folder: RunFolder, config: Settings) -> Mapping[str, Any] | None:
         raise RecipeError(
             f"{folder} was begun with another recipe, and would not end as it should:\n  "
             + "\n  ".join(changed)
-            + "\nresume it with the recipe it began with (machine.* and output.* may change), or choose another --out"
+            + "\nresume it with the recipe it began with (machine.*, monitor.* and output.* may change), or choose another "
+            "--out"
         )
     return json.loads(folder.derived.read_text(encoding="utf-8"))
 
