@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from simmim.cli import judging, parts, recipes, training
+from simmim.cli import doctor, judging, parts, recipes, training
 from simmim.cli.app import app
 
-VERBS = (training, judging, parts, recipes)
+VERBS = (training, judging, parts, recipes, doctor)
 """Importing them makes their verbs known."""
 
 
