@@ -15,13 +15,14 @@ def doctor(
     write: Annotated[str | None, Parameter(help="Where a recipe that fits is written, a YAML file.")] = None,
     samples: Annotated[int, Parameter(help="Images that are looked at.")] = 1024,
     seed: int = 0,
+    trial: Annotated[bool, Parameter(help="Whether a step of the recipe is tried on this machine.")] = True,
     as_json: Json = False,
 ) -> None:
     """Say what is in a data set, what will not work, and what to set; in less than a minute."""
     from simmim.tasks.doctor.examine import examine
     from simmim.tasks.doctor.tell import tell
 
-    found = examine(data, recipe, write=write, samples=samples, seed=seed)
+    found = examine(data, recipe, write=write, samples=samples, seed=seed, trial=trial)
     if as_json:
         print_json(found.tree())
     else:

@@ -53,7 +53,7 @@ def fit_sizes(config: PretrainConfig, sampled: Sampled, measured: Statistics) ->
         wanted = config.data.image_size
     for size, setting in _possible(wanted):
         masking = {} if setting is None else {"mask_patch": f"{setting.mask_patch} px", "ratio": setting.ratio}
-        if setting is not None and config.masking.kind not in ("random", "block"):
+        if setting is not None and getattr(config.masking, "kind", "") not in ("random", "block"):
             masking["kind"] = "random"
         changed = {"data": {**data, "image_size": list(size)}, "masking": masking}
         fitted = load(PretrainConfig, merge(to_tree(config), changed, PretrainConfig))

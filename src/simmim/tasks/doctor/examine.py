@@ -67,6 +67,7 @@ def examine(
     write: str | Path | None = None,
     samples: int = 1024,
     seed: int = 0,
+    trial: bool = True,
 ) -> Examination:
     """Say what is in a data set, what will not work, and what to set.
 
@@ -76,6 +77,7 @@ def examine(
         write: where a recipe that fits is written, a YAML file.
         samples: images looked at; fewer where that takes more than 12 seconds.
         seed: chooses them.
+        trial: whether a step of the recipe is tried on this machine.
 
     Raises:
         ValueError: where there are no images at all, or the recipe is none for pre-training.
@@ -100,7 +102,9 @@ def examine(
         if measured is not None:
             fitted, notes = fit_sizes(config, sampled, measured)
             tried = fitted if recipe is None else config
-            fit = examine_recipe(tried, source, sampled, _of_recipe(tried, measured), seconds=_TRYING_SECONDS)
+            fit = examine_recipe(
+                tried, source, sampled, _of_recipe(tried, measured), seconds=_TRYING_SECONDS if trial else 0
+            )
             free = free_bytes(config.machine.device)
             advised, more = fit_machine(fitted, fit, images=max(len(source) - config.data.held_out, 1), free=free)
             notes += more

@@ -7,29 +7,8 @@ from pathlib import Path
 from simmim.data import SUFFIXES
 
 _PICTURES = frozenset(
-    [
-        ".heic",
-        ".heif",
-        ".avif",
-        ".jp2",
-        ".j2k",
-        ".jxl",
-        ".dng",
-        ".cr2",
-        ".cr3",
-        ".nef",
-        ".arw",
-        ".psd",
-        ".exr",
-        ".hdr",
-        ".svg",
-        ".eps",
-        ".pgm",
-        ".ppm",
-        ".tga",
-        ".dcm",
-    ]
-)
+    (".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".psd", ".exr", ".hdr", ".svg", ".eps", ".pgm", ".ppm", ".tga")
+) | {".dng", ".cr2", ".cr3", ".nef", ".arw", ".dcm"}
 
 
 def pictures_left_out(root: Path) -> dict[str, int]:

@@ -93,8 +93,14 @@ def _share(count: int, sampled: Sampled) -> str:
     return f"{count} of {sampled.asked} images looked at ({count / max(sampled.asked, 1):.1%})"
 
 
-_REASONS = (("empty", "is empty"), ("broken link", "is a broken link"), ("not an image", "is not an image"))
-_REASONS += (("not finite", "not finite"), ("no access", "cannot be opened"), ("wrong kind", "needs the package"))
+_REASONS = (
+    ("empty", "is empty"),
+    ("broken link", "is a broken link"),
+    ("not an image", "is not an image"),
+    ("not finite", "not finite"),
+    ("no access", "cannot be opened"),
+    ("missing package", "needs the package"),
+)
 
 
 def _unreadable(source: Source, sampled: Sampled) -> list[Problem]:

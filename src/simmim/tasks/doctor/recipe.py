@@ -55,7 +55,7 @@ def advised_epochs(images: int) -> int:
 def examine_recipe(
     config: PretrainConfig, source: Source, sampled: Sampled, statistics: Statistics, *, seconds: float
 ) -> Fit:
-    """Everything that is asked of a recipe before it runs; a step of it is tried for at most so many seconds."""
+    """Everything that is asked of a recipe before it runs; a step of it is tried for at most so many seconds, or not."""
     try:
         with torch.device("meta"):
             model = build_model(config, statistics)
@@ -72,7 +72,7 @@ def examine_recipe(
     if needed > free:
         trial = Trial(ended="weights, gradients and Adam alone do not fit, so no step was tried", memory_bytes=needed)
     else:
-        trial = run_trial(config, statistics, seconds=seconds)
+        trial = run_trial(config, statistics, seconds=seconds) if seconds else Trial()
     read = _reading_speed(config, source, statistics)
     return _timed(config, source, Fit(problems, parameters, distance, trial, read), free=free)
 
@@ -155,7 +155,7 @@ def _timed(config: PretrainConfig, source: Source, fit: Fit, *, free: float) -> 
         name = config.machine.precision
         said = f"{name} does not work here: {trial.refused[name]}"
         problems.append(Problem("precision", BREAKS, said, f"set machine.precision={fastest(trial)}"))
-    if speed and bound == "reading":
+    if bound == "reading" and hours > 1:
         said = f"reading gives {reading:.0f} images/s, the network could take {trial.images_per_second:.0f}"
         cure = f"set machine.workers={config.machine.workers + 2} or more if there are cores, or store smaller images"
         problems.append(Problem("reading", COSTS, said, cure))

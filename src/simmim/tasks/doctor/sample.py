@@ -20,8 +20,16 @@ from simmim.seeds import stream
 _LOOKED_AT = 256  # pixels a side at which pixels are judged
 _DARK = 0.02  # of the brightest value: what counts as black
 _KINDS = {"JPEG": "jpeg jpg jpe jfif", "PNG": "png", "WEBP": "webp", "TIFF": "tif tiff", "BMP": "bmp dib", "GIF": "gif"}
-_MAGIC = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"RIFF": "WEBP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
-_MAGIC |= {b"BM": "BMP", b"GIF8": "GIF", b"\x93NUMPY": "NPY"}
+_MAGIC = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG": "PNG",
+    b"RIFF": "WEBP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"BM": "BMP",
+    b"GIF8": "GIF",
+    b"\x93NUMPY": "NPY",
+}
 
 
 @dataclass(frozen=True)
