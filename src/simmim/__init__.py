@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from simmim.tasks.catalogue import explain, list_recipes, resolve
     from simmim.tasks.load import load, load_encoder
     from simmim.tasks.reconstruct import reconstruct
-    from simmim.tasks.words import finetune, pretrain, probe
+    from simmim.tasks.words import doctor, finetune, pretrain, probe
 
 _PLACES = {
     "Interrupted": "simmim.engine.interruption",
     "MaskedPrediction": "simmim.model",
     "SimMIM": "simmim.model",
+    "doctor": "simmim.tasks.words",
     "explain": "simmim.tasks.catalogue",
     "finetune": "simmim.tasks.words",
     "list_recipes": "simmim.tasks.catalogue",
@@ -37,6 +38,7 @@ __all__ = [
     "MaskedPrediction",
     "SimMIM",
     "__version__",
+    "doctor",
     "explain",
     "finetune",
     "list_recipes",

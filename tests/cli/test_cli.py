@@ -12,7 +12,7 @@ from tasks.support import folder_of_pictures, run
 
 pytestmark = pytest.mark.xdist_group("cli")
 
-VERBS = ("pretrain", "finetune", "probe", "reconstruct", "demo", "recipes", "show", "explain")
+VERBS = ("pretrain", "finetune", "probe", "reconstruct", "demo", "recipes", "show", "explain", "doctor")
 
 _HELP = """
 import sys
