@@ -10,6 +10,7 @@ PROMISED = [
     "MaskedPrediction",
     "SimMIM",
     "__version__",
+    "doctor",
     "embed",
     "evaluate",
     "explain",

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from simmim.tasks.load import load, load_encoder
     from simmim.tasks.passport import import_weights
     from simmim.tasks.reconstruct import reconstruct
-    from simmim.tasks.words import finetune, pretrain, probe
+    from simmim.tasks.words import doctor, finetune, pretrain, probe
 
 _PLACES = {
     "Interrupted": "simmim.engine.interruption",
     "MaskedPrediction": "simmim.model",
     "SimMIM": "simmim.model",
+    "doctor": "simmim.tasks.words",
     "embed": "simmim.tasks.embed",
     "evaluate": "simmim.tasks.evaluate",
     "explain": "simmim.tasks.catalogue",
@@ -45,6 +46,7 @@ __all__ = [
     "MaskedPrediction",
     "SimMIM",
     "__version__",
+    "doctor",
     "embed",
     "evaluate",
     "explain",

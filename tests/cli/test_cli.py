@@ -12,7 +12,10 @@ from tasks.support import folder_of_pictures, run
 
 pytestmark = pytest.mark.xdist_group("cli")
 
-VERBS = ("pretrain", "finetune", "probe", "embed", "reconstruct", "demo", "recipes", "show", "explain")
+VERBS = (
+    *("doctor", "pretrain", "finetune", "probe", "evaluate", "embed", "reconstruct", "report", "import", "export"),
+    *("ablate", "studies", "avgdist", "clusters", "tokenizer", "demo", "recipes", "show", "explain"),
+)
 
 _HELP = """
 import sys

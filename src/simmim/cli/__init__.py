@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from simmim.cli import embedding, evaluating, judging, parts, passport, recipes, reporting, studies, training
+from simmim.cli import doctor, embedding, evaluating, judging, parts, passport, recipes, reporting, studies, training
 from simmim.cli.app import app
 
-VERBS = (training, judging, evaluating, embedding, reporting, passport, parts, studies, recipes)
+VERBS = (training, judging, evaluating, embedding, reporting, passport, parts, studies, recipes, doctor)
 """Importing them makes their verbs known."""
 
 

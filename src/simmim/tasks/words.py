@@ -11,6 +11,7 @@ from simmim.tasks import finetune as _finetune
 from simmim.tasks import pretrain as _pretrain
 from simmim.tasks import probe as _probe
 from simmim.tasks.catalogue import resolve
+from simmim.tasks.doctor.examine import Examination, examine
 from simmim.tasks.finetune import FinetuneConfig
 from simmim.tasks.pretrain import PretrainConfig
 
@@ -100,6 +101,20 @@ def probe(
     """
     block = load(LabelledDataConfig, {"source": str(data), "labels": labels}, source="probe")
     return _probe.probe(run, data=block, layer=layer, pooling=pooling, seed=seed, workers=workers)
+
+
+def doctor(
+    data: str | Path, recipe: str | Path | None = None, *, write: str | Path | None = None, seed: int = 0
+) -> Examination:
+    """Say what is in a data set, what will not work, and what to set.
+
+    Args:
+        data: a folder of any depth, a list file, or a built-in name.
+        recipe: the name of a built-in recipe, or a YAML file; one is chosen if not given.
+        write: where a recipe that fits is written, a YAML file.
+        seed: chooses the images that are looked at.
+    """
+    return examine(data, recipe, write=write, seed=seed)
 
 
 def _extra(settings: Mapping[str, Any] | None, *, data: str | Path | None, seed: int | None) -> dict[str, Any]:

@@ -1,0 +1,159 @@
+"""Look at some images of a data set: what their headers say, and what their pixels do."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from simmim.data import MAX_PIXELS, SUFFIXES, ImageFile, Source, UnreadableImage
+from simmim.seeds import stream
+
+_LOOKED_AT = 256  # pixels a side at which pixels are judged
+_DARK = 0.02  # of the brightest value: what counts as black
+_KINDS = {"JPEG": "jpeg jpg jpe jfif", "PNG": "png", "WEBP": "webp", "TIFF": "tif tiff", "BMP": "bmp dib", "GIF": "gif"}
+_MAGIC = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG": "PNG",
+    b"RIFF": "WEBP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"BM": "BMP",
+    b"GIF8": "GIF",
+    b"\x93NUMPY": "NPY",
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """One readable image."""
+
+    name: str
+    format: str
+    named_right: bool
+    """Whether the name's ending fits the content."""
+    mode: str
+    """Pillow's word for how the colours are written; empty where Pillow was not asked."""
+    height: int
+    width: int
+    colours: int
+    alpha: bool
+    orientation: int
+    depth: str
+    """Number type of the stored values, such as uint8."""
+    range_used: float
+    """Largest value by the largest of the type; 1 for floats."""
+    spread: float
+    """Largest difference of two pixels of a channel, in the same scale."""
+    border: float
+    """Share of the picture that is black rows and columns at its edges."""
+    thumbnail: NDArray[np.float32]
+    """9 x 9 grey."""
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What was looked at."""
+
+    looks: list[Look]
+    failures: dict[str, str]
+    """Path to reason, of the files that cannot be read."""
+    asked: int
+    """How many files that was, bad ones included."""
+    seed: int
+
+
+def choose(count: int, samples: int, seed: int) -> list[int]:
+    """Positions spread evenly, each with its neighbour: copies and frames of a video lie side by side."""
+    if count <= samples:
+        return list(range(count))
+    pairs = samples // 2
+    start = stream(seed, "doctor").random()
+    first = [int((position + start) * count / pairs) for position in range(pairs)]
+    return sorted({index for one in first for index in (one, min(one + 1, count - 1))})
+
+
+def look_at(
+    source: Source,
+    *,
+    samples: int,
+    seed: int,
+    seconds: float,
+    tell: Callable[[int, int], None] = lambda done, total: None,
+) -> Sampled:
+    """Open and decode a sample of a source, in random order, and stop when the time is up."""
+    chosen = choose(len(source), samples, seed)
+    order = stream(seed, "doctor", "order").permutation(len(chosen) // 2 + 1)
+    chosen = [index for pair in order for index in chosen[2 * pair : 2 * pair + 2]]
+    looks, failures, end = list[Look](), dict[str, str](), time.monotonic() + seconds
+    for done, index in enumerate(chosen, 1):
+        name = source.name(index)
+        try:
+            looks.append(_look(name, source.open(index, max_pixels=MAX_PIXELS)))
+        except (UnreadableImage, OSError) as error:
+            failures[name] = str(error)
+        tell(done, len(chosen))
+        if time.monotonic() > end:
+            break
+    return Sampled(looks, failures, len(looks) + len(failures), seed)
+
+
+def _look(name: str, image: ImageFile) -> Look:
+    kind, mode = _written(Path(name))
+    shrink = min(1.0, _LOOKED_AT / max(image.height, image.width))
+    pixels = image.pixels((max(1, round(image.height * shrink)), max(1, round(image.width * shrink))))
+    depth = "uint8" if pixels.dtype == torch.uint8 else str(image.read(None).dtype)
+    values = pixels.float() / (255 if depth == "uint8" else 1)
+    values = values[:-1] if image.alpha else values
+    flat = values.flatten(start_dim=1)
+    suffix = Path(name).suffix.lower()
+    grey = F.adaptive_avg_pool2d(values.mean(dim=0)[None, None], 9)[0, 0]
+    return Look(
+        name=name,
+        format=kind or suffix.removeprefix(".").upper(),
+        named_right=not (kind and suffix in SUFFIXES) or suffix[1:] in _KINDS.get(kind, kind.lower()).split(),
+        mode=mode,
+        height=image.height,
+        width=image.width,
+        colours=image.colours,
+        alpha=image.alpha,
+        orientation=image.orientation,
+        depth=depth,
+        range_used=float(flat.max()) if depth in ("uint8", "uint16") else 1.0,
+        spread=float((flat.max(dim=1).values - flat.min(dim=1).values).max()),
+        border=_border(values),
+        thumbnail=grey.numpy(),
+        digest=hashlib.blake2b(pixels.contiguous().numpy().tobytes(), digest_size=16).digest(),
+    )
+
+
+def _written(path: Path) -> tuple[str, str]:
+    """Format and Pillow's mode of a file of its own; empty for what lies in an archive or in memory."""
+    if not path.is_file():
+        return "", ""
+    with path.open("rb") as file:
+        head = file.read(16)
+    kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "")
+    if kind in ("", "NPY", "TIFF"):
+        return kind, ""
+    with Image.open(path) as image:  # the header alone
+        return kind, image.mode
+
+
+def _border(values: Tensor) -> float:
+    """The black frame's share of the area; a picture that is black altogether has none."""
+    bright: Any = (values > _DARK * max(float(values.max()), 1e-12)).any(dim=0)
+    rows, columns = bright.any(dim=1).nonzero(), bright.any(dim=0).nonzero()
+    if not len(rows):
+        return 0.0
+    inside = int(rows[-1] - rows[0] + 1) * int(columns[-1] - columns[0] + 1)
+    return 1 - inside / bright.numel()

@@ -1,0 +1,97 @@
+"""An examination on a terminal."""
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from simmim.engine.progress import duration_text
+from simmim.report import print_table
+from simmim.tasks.doctor.examine import Examination
+from simmim.tasks.doctor.problem import WORDS
+
+_GIB = 1024**3
+
+
+def tell(found: Examination, *, written: str | None = None) -> None:
+    """What is there, how the recipe fits, what is wrong and its cure, what to do next."""
+    print_table(("images", found.data), _of_data(found))
+    print()
+    reason = f", because {found.why}" if found.why else ""
+    _say(f"Recipe: {found.recipe}{reason}", style="bold")
+    print_table(
+        ("against the recipe", f"here: {found.machine['device']}, {found.machine['cores']} cores"), _of_fit(found)
+    )
+    print()
+    _problems(found)
+    print()
+    _say("A recipe that fits" + (f", written to {written}:" if written else ":"), style="bold")
+    for note in found.notes:
+        _say(f"- {note}", indent=2)
+    if written is None:
+        _say("write it with --write my.yaml", indent=2)
+    print()
+    _say(f"Looked for {duration_text(found.seconds)}. Next:")
+    print(f"  {found.command}")
+
+
+def _of_data(found: Examination) -> list[tuple[str, str]]:
+    rows = [
+        ("files", f"{found.listed}, of which {found.images} may be images"),
+        ("looked at", f"a sample of {found.looked_at}, seed {found.seed}" if found.looked_at < found.images else "all"),
+        ("formats", _counts(found.formats)),
+        ("number types", _counts(found.depths)),
+        ("channels", _counts(found.channels)),
+        ("height x width", ", ".join(f"{word} {h}x{w}" for word, (h, w) in found.sizes.items())),
+    ]
+    if found.statistics is not None:
+        rows.append(("mean", ", ".join(f"{number:.3f}" for number in found.statistics.mean)))
+        rows.append(("std", ", ".join(f"{number:.3f}" for number in found.statistics.std)))
+        rows.append(("measured on", f"{found.statistics.measured_on} images, 8-bit values divided by 255"))
+    return rows
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{word} ({count})" for word, count in counts.items())
+
+
+def _of_fit(found: Examination) -> list[tuple[str, str]]:
+    fit, trial = found.fit, found.fit.trial
+    rows = [("parameters", f"{fit.parameters / 1e6:.1f} M"), ("AvgDist", f"{fit.avgdist:.1f} px")]
+    if fit.decoded_per_second:
+        rows.append(("reading", f"{fit.decoded_per_second:.0f} images/s a core"))
+    if trial.images_tried:
+        whole = trial.images_tried == trial.micro_batch
+        how = "measured" if whole else f"stretched from {trial.images_tried} images"
+        rows.append(("memory", f"{trial.memory_bytes / _GIB:.2f} GiB at {trial.micro_batch} images, {how}"))
+        rows.append(("network", f"{trial.images_per_second:.1f} images/s, a step on this machine"))
+    if trial.precisions:
+        base = trial.precisions.get("fp32", 0.0)
+        words = [f"{name} ({base / seconds:.1f}x)" for name, seconds in trial.precisions.items() if seconds]
+        words += [f"{name}: no ({why})" for name, why in trial.refused.items()]
+        rows.append(("precision, speed", ", ".join(words)))
+    if fit.hours:
+        length = duration_text(fit.hours * 3600)
+        rows.append(("the run", f"{fit.epochs:.0f} epochs, {length} at {fit.images_per_second:.1f} images/s"))
+        rows.append(("bound by", fit.bound_by))
+    if fit.advised_epochs:
+        rows.append(("the data ask for", f"{fit.advised_epochs} epochs (rule of thumb)"))
+    return rows
+
+
+def _problems(found: Examination) -> None:
+    if not found.problems:
+        _say("No problems found.", style="bold")
+        return
+    _say(
+        f"{len(found.problems)} problems, the heaviest first" if len(found.problems) > 1 else "1 problem", style="bold"
+    )
+    for number, problem in enumerate(found.problems, 1):
+        _say(f"{number}. {problem.name}: {WORDS[problem.weight]}", style="bold", indent=2)
+        _say(problem.said, indent=5)
+        if problem.examples:
+            _say(f"such as {', '.join(problem.examples)}", indent=5, style="dim")
+        _say(f"cure: {problem.cure}", indent=5)
+
+
+def _say(text: str, *, indent: int = 0, style: str = "") -> None:
+    Console().print(Padding(Text(text, style=style), (0, 0, 0, indent)))

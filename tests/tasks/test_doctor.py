@@ -1,0 +1,195 @@
+"""The doctor: twelve planted problems are found, all of them, and none in a clean folder; what it writes is a recipe."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import simmim
+from simmim.config import load, read_yaml
+from simmim.data import open_source
+from simmim.tasks.doctor.copies import near_copies
+from simmim.tasks.doctor.examine import Examination, examine
+from simmim.tasks.doctor.recipe import advised_epochs
+from simmim.tasks.doctor.sample import choose, look_at
+from simmim.tasks.doctor.tell import tell
+from simmim.tasks.pretrain import PretrainConfig
+from tasks.support import folder_of_pictures, picture
+
+pytestmark = pytest.mark.xdist_group("doctor")
+
+PLANTED = {
+    "empty": "empty.png",
+    "broken link": "broken link.png",
+    "not an image": "text.png",
+    "damaged": "truncated.jpg",
+    "misnamed": "png named.jpg",
+    "constant": "constant.png",
+    "copies": "copy.png",
+    "near copies": "near copy.png",
+    "small": "small.png",
+    "aspect": "long.png",
+    "border": "framed.png",
+    "not finite": "holes.npy",
+}
+"""Name of a problem, and a file that has it."""
+
+
+def plant(root: Path) -> None:
+    (root / "empty.png").touch()
+    (root / "broken link.png").symlink_to(root / "gone.png")
+    (root / "text.png").write_text("this is no picture")
+    stream = io.BytesIO()
+    picture(900).save(stream, format="JPEG")
+    (root / "truncated.jpg").write_bytes(stream.getvalue()[: len(stream.getvalue()) // 2])
+    stream = io.BytesIO()
+    picture(901).save(stream, format="PNG")
+    (root / "png named.jpg").write_bytes(stream.getvalue())
+    Image.new("RGB", (150, 100), (90, 90, 90)).save(root / "constant.png")
+    picture(3).save(root / "copy.png", compress_level=9)
+    near = np.asarray(picture(4)).astype(int)
+    near[40:43, 60:63] += 3
+    Image.fromarray(near.clip(0, 255).astype(np.uint8)).save(root / "near copy.png")
+    picture(902, 40, 60).save(root / "small.png")
+    picture(903, 64, 640).save(root / "long.png")
+    framed = np.asarray(picture(904)).copy()
+    framed[:20] = framed[-20:] = 0
+    Image.fromarray(framed).save(root / "framed.png")
+    values = np.asarray(picture(905)).astype(np.float32)
+    values[5, 5] = np.nan
+    np.save(root / "holes.npy", values)
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder_of_pictures(tmp_path_factory.mktemp("doctor") / "clean", 120)
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Examination:
+    root = folder_of_pictures(tmp_path_factory.mktemp("doctor") / "planted", 120)
+    plant(root)
+    return examine(root, "tiny", trial=False)
+
+
+@pytest.fixture(scope="module")
+def healthy(clean: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Examination, Path]:
+    written = tmp_path_factory.mktemp("written") / "my.yaml"
+    return examine(clean, write=written), written
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_problem_is_found_with_its_file_and_a_cure(name: str, planted: Examination) -> None:
+    problem = next(problem for problem in planted.problems if problem.name == name)
+    assert PLANTED[name] in [Path(path).name for path in problem.examples]
+    assert problem.cure
+
+
+def test_nothing_is_found_beyond_what_was_planted_and_the_masks_of_the_recipe(planted: Examination) -> None:
+    # AvgDist of `tiny`, 16 px at 64 px, lies above the scaled band.
+    assert {problem.name for problem in planted.problems} - set(PLANTED) <= {"avgdist"}
+    weights = [problem.weight for problem in planted.problems]
+    assert weights == sorted(weights, reverse=True)
+
+
+def test_nothing_is_found_in_a_clean_folder(healthy: tuple[Examination, Path]) -> None:
+    found, _ = healthy
+    assert found.problems == []
+    assert (found.images, found.looked_at) == (120, 120)
+    assert found.formats == {"PNG": 120}
+    assert found.sizes["median"] == (100, 150)
+
+
+def test_what_is_written_is_a_recipe_that_resolves(healthy: tuple[Examination, Path], clean: Path) -> None:
+    found, written = healthy
+    config = simmim.resolve(written)
+    assert config == found.advised == load(PretrainConfig, read_yaml(written.read_text()))
+    assert isinstance(config, PretrainConfig)
+    every = np.stack([np.asarray(Image.open(path)) for path in clean.iterdir()]) / 255
+    assert config.data.mean == pytest.approx(every.mean(axis=(0, 1, 2)), abs=1e-3)
+    assert config.data.std == pytest.approx(every.std(axis=(0, 1, 2)), abs=1e-3)
+    assert config.batch <= found.images
+    assert str(written) in found.command
+
+
+def test_a_step_was_measured(healthy: tuple[Examination, Path]) -> None:
+    trial = healthy[0].fit.trial
+    assert trial.images_tried > 0
+    assert trial.images_per_second > 0
+    assert healthy[0].fit.hours > 0
+    assert trial.memory_bytes > 16 * healthy[0].fit.parameters  # weights, gradients, Adam's two
+
+
+def test_it_is_json_and_readable_at_80_columns(
+    planted: Examination, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert json.loads(json.dumps(planted.tree()))["problems"][0]["cure"]
+    monkeypatch.setenv("COLUMNS", "80")
+    tell(planted)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines[:-1])) <= 80
+    assert lines[-1].strip().startswith("simmim pretrain tiny")
+
+
+def test_a_recipe_that_does_not_fit_is_told_with_what_does(clean: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "bad.yaml"
+    recipe.write_text(
+        "base: tiny\ndata: {image_size: 60 px, mean: [0.1, 0.1, 0.1], std: [0.05, 0.05, 0.05]}\nbatch: 500 images"
+    )
+    names = {problem.name: problem for problem in examine(clean, recipe, trial=False).problems}
+    assert "nearest" in names["grid"].said
+    recipe.write_text(recipe.read_text().replace("60 px", "64 px"))
+    names = {problem.name: problem for problem in examine(clean, recipe, trial=False).problems}
+    assert {"batch", "statistics"} <= set(names)
+    assert "500" in names["batch"].said
+
+
+def test_a_giant_is_not_built(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simmim.tasks.doctor.recipe.free_bytes", lambda device: 1e6)  # pyright: ignore
+    found = examine(clean, "tiny")
+    assert found.fit.trial.images_tried == 0
+    assert "memory" in {problem.name for problem in found.problems}
+
+
+def test_splits_and_kinds_that_are_not_opened_and_few_channels_in_common(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        folder_of_pictures(tmp_path / split, 20)
+    (tmp_path / "train" / "phone.heic").write_bytes(b"x")
+    folder = tmp_path / "train"
+    np.save(folder / "bands.npy", np.random.default_rng(0).integers(0, 255, (100, 150, 5), dtype=np.uint8))
+    dim = np.asarray(picture(7).convert("L")).astype(np.uint16) * 16
+    Image.fromarray(dim).save(folder / "dim.png")
+    picture(8).convert("CMYK").save(folder / "print.jpg")
+    picture(9).convert("RGBA").save(folder / "glass.png")
+    Image.new("RGB", (4000, 3100), (9, 9, 9)).save(folder / "huge.png")
+    found = examine(tmp_path, "tiny", trial=False)
+    expected = {"splits", "left out", "channels", "low range", "depth", "cmyk", "transparent", "huge"}
+    assert expected <= {problem.name for problem in found.problems}
+    assert found.advised is not None
+    assert found.advised.data.split == "train"
+
+
+def test_near_copies_agree_with_a_loop_over_all_pairs(tmp_path: Path) -> None:
+    root = folder_of_pictures(tmp_path / "images", 30)
+    for number in (5, 17):
+        brighter = (np.asarray(picture(number)).astype(int) + 2).clip(0, 255)
+        Image.fromarray(brighter.astype(np.uint8)).save(root / f"{number:04d} again.png")
+    looks = look_at(open_source(root), samples=100, seed=0, seconds=60).looks
+    pairs = {frozenset(Path(path).stem for path in pair) for pair in near_copies(looks)}
+    assert pairs == {frozenset({"0005", "0005 again"}), frozenset({"0017", "0017 again"})}
+
+
+def test_a_sample_is_spread_and_holds_neighbours() -> None:
+    chosen = choose(100_000, 1000, seed=0)
+    assert 900 < len(chosen) <= 1000
+    assert sum(index + 1 in set(chosen) for index in chosen) >= 480
+    assert max(np.diff(chosen)) < 250
+    assert choose(10, 1000, seed=0) == list(range(10))
+
+
+@pytest.mark.parametrize(("images", "epochs"), [(1_280_000, 100), (128_000, 1000), (500, 2000), (14_000_000, 9)])
+def test_the_rule_of_thumb_for_epochs(images: int, epochs: int) -> None:
+    assert advised_epochs(images) == epochs
