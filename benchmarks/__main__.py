@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import datapath, index, startup, step
+from benchmarks import datapath, index, masks, startup, step
 from simmim.report import print_table
 
 
@@ -19,6 +19,7 @@ def main() -> None:
     images = datapath.measure()
     folder = index.measure()
     start = startup.measure()
+    drawn = masks.measure()
     steps = step.measure()
     rows = [
         (f"images read, {size} JPEG", f"{each['ours']:.0f}/s", f"{each['ratio']:.2f} x the official recipe")
@@ -29,11 +30,15 @@ def main() -> None:
         ("files indexed, again", f"{folder['again_files_per_second']:.0f}/s", "from the kept index"),
         ("simmim --help", f"{start['help_seconds']:.2f} s", f"an empty Python: {start['python_seconds']:.2f} s"),
     ]
+    rows += [
+        (f"masks drawn, {name}", f"{each['ours_per_second']:.0f}/s", f"{each['ratio']:.1f} x the loop over images")
+        for name, each in drawn.items()
+    ]
     rows += [(f"{name}: {who}", *step.words(numbers)) for name, all_ in steps.items() for who, numbers in all_.items()]
     machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
     print_table(("what", "measured", "beside"), rows, title=machine)
     out.parent.mkdir(parents=True, exist_ok=True)
-    numbers = {"machine": machine, "images": images, "index": folder, "startup": start, "steps": steps}
+    numbers = {"machine": machine, "images": images, "index": folder, "startup": start, "masks": drawn, "steps": steps}
     out.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
     print(f"numbers: {out}")
 

@@ -26,6 +26,7 @@ def measure(*, batch: int = 2048, rounds: int = 7) -> dict[str, dict[str, float]
     The loop of `random` is the official recipe's: a permutation, ones, repeated to the tokens (microsoft/SimMIM,
     data/data_simmim.py). The other strategies have no official code; their loop is our own call with one image.
     """
+    torch.set_num_threads(1)  # both alike: as in a training process whose other threads are busy
     found: dict[str, dict[str, float]] = {}
     for name, masking in _STRATEGIES.items():
         alone = _official if name == "random" else _one_by_one(masking)

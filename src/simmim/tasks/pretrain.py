@@ -2,6 +2,7 @@
 
 import functools
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -42,6 +43,7 @@ from simmim.units import ImageCount, SizeMisfit, check_multiple
 from simmim.version import __version__
 from simmim.weights import ENCODER_FILE, EncoderFile, save_encoder
 
+_log = logging.getLogger("simmim")
 _Shown: TypeAlias = tuple[Mask, PixelMask]
 _MASKS_MEASURED = 8  # at every report; exact distances take a millisecond each
 
@@ -161,6 +163,7 @@ def build(config: PretrainConfig, session: Session) -> BuiltRun:
         numbers = gallery.judge()
         feed.note(gallery.problems)
         note = ", ".join(f"{name.removeprefix('fixed_loss_')} {value:.3f}" for name, value in numbers.items())
+        _log.info("step %d, fixed images: %s", step, note)
         gallery.take_picture(folder.pictures / f"step_{step:08d}.png", note=f"step {step}: {note}")
         return {**numbers, **(monitor.judge() if monitor else {})}
 
