@@ -14,7 +14,7 @@ from simmim.tasks.catalogue import TASKS, RecipeSummary, explain, list_recipes, 
 from simmim.tasks.pretrain import PretrainConfig, build_model
 from simmim.tasks.training import build_schedule
 
-SHIPPED = sorted((Path(simmim.__file__).parent / "recipes").rglob("*.yaml"))
+SHIPPED = sorted((Path(simmim.__file__).parent / "recipes").glob("*.yaml"))
 NAMES = [path.stem for path in SHIPPED]
 OFFICIAL = [
     "swin_base_192px_100ep",

@@ -58,7 +58,7 @@ def test_recipes_are_listed_as_json() -> None:
         "vit_base_224px_800ep",
     }
     for recipe in found:
-        assert recipe["task"] in ("pretrain", "finetune")
+        assert recipe["task"] in ("pretrain", "finetune", "tokenizer")
         assert recipe["summary"]
         assert recipe["notes"]["command"]
 

@@ -77,5 +77,5 @@ def _step(model: SimMIM, learned: list[torch.nn.Parameter], images: torch.Tensor
     with torch.no_grad():
         for parameter, gradient in zip(learned, gradients, strict=True):
             if gradient is not None:
-                parameter -= 0.005 * gradient / norm
+                parameter -= 0.001 * gradient / norm
     return float(loss.detach())

@@ -193,7 +193,7 @@ def test_the_evaluation_crop_is_torchvisions_resize_and_centre_crop(height: int,
         v1.PILToTensor(),
     ])  # fmt: skip
     expected = theirs(Image.fromarray(pixels.permute(1, 2, 0).numpy())).float()
-    shown = Appearance("bicubic").show(
+    shown, _ = Appearance("bicubic").show(
         array_image(pixels.permute(1, 2, 0).contiguous().numpy()),
         view=CentreCrop(resize=256 / 224),
         size=(size, size),
@@ -214,5 +214,7 @@ def test_the_evaluation_crop_is_torchvisions_resize_and_centre_crop(height: int,
 
 def test_an_image_that_is_not_square_is_covered_in_its_own_proportions() -> None:
     image = array_image(picture(2, 200, 640).permute(1, 2, 0).contiguous().numpy())
-    shown = Appearance().show(image, view=CentreCrop(resize=1.25), size=(64, 128), generator=np.random.default_rng(0))
+    shown, _ = Appearance().show(
+        image, view=CentreCrop(resize=1.25), size=(64, 128), generator=np.random.default_rng(0)
+    )
     assert shown.shape == (3, 64, 128)

@@ -57,7 +57,7 @@ def test_behind_the_last_file_comes_the_first(folder: Path) -> None:
     samples = samples_of(folder)
     Path(source.name(22)).write_bytes(b"nothing")
     assert samples[0, 22].problems == {
-        source.name(22): "is not an image of a known format: JPEG, PNG, WebP, TIFF, BMP, GIF or .npy"
+        source.name(22): "is not an image of a known format: JPEG, PNG, WebP, TIFF, BMP, GIF, .npy or DICOM"
     }
 
 

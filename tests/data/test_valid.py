@@ -13,7 +13,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import simmim
-from simmim.data import Box, CentreCrop, Samples, Statistics, UnreadableImage, collate, measure, open_image, open_source
+from simmim.data import (
+    Appearance,
+    Box,
+    CentreCrop,
+    Samples,
+    Statistics,
+    UnreadableImage,
+    collate,
+    measure,
+    open_image,
+    open_source,
+)
 from simmim.data.array import array_image
 from simmim.data.transforms import render, render_valid
 from simmim.data.valid import find_valid
@@ -45,7 +56,9 @@ def test_each_mark_finds_its_pixels(tmp_path: Path) -> None:
     np.save(tmp_path / "nan.npy", values)
     with pytest.raises(UnreadableImage, match="not finite"):
         open_image(tmp_path / "nan.npy").pixels()
-    samples = Samples(open_source(tmp_path), view=CentreCrop(), size=(6, 7), channels=2, seed=0, invalid="nan")
+    samples = Samples(
+        open_source(tmp_path), view=CentreCrop(), size=(6, 7), channels=2, seed=0, appearance=Appearance(invalid="nan")
+    )
     batch = collate([samples[(0, 0)]])
     assert batch.valid is not None
     assert np.argwhere(~batch.valid[0].numpy()).tolist() == [[3, 3]]

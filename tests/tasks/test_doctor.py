@@ -120,7 +120,7 @@ def test_a_step_was_measured(healthy: tuple[Examination, Path]) -> None:
     assert trial.images_tried > 0
     assert trial.images_per_second > 0
     assert healthy[0].fit.hours > 0
-    assert trial.memory_bytes > 16 * healthy[0].fit.parameters  # weights, gradients, Adam's two
+    assert trial.memory_bytes >= 16 * healthy[0].fit.parameters  # weights, gradients, Adam's two
 
 
 def test_it_is_json_and_readable_at_80_columns(

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from simmim.config import Settings
 from simmim.data.image import ImageFile
-from simmim.data.transforms import CentreCrop, Interpolation, View, render, render_centre
+from simmim.data.transforms import CentreCrop, Interpolation, View, render, render_centre, render_valid
+from simmim.data.valid import Invalid
 from simmim.seeds import seed_of
 from simmim.units import ImageCount, Size
 
@@ -138,9 +139,19 @@ class Appearance:
 
     interpolation: Interpolation = "bilinear"
     augment: RandAugment | None = None
+    invalid: Invalid | None = None
+    """What marks a pixel as empty; such images are shown bilinear, without what is empty."""
 
-    def show(self, image: ImageFile, *, view: View, size: Size, generator: np.random.Generator) -> Tensor:
-        """The pixels under a view (channels, height, width)."""
+    def show(
+        self, image: ImageFile, *, view: View, size: Size, generator: np.random.Generator
+    ) -> tuple[Tensor, Tensor | None]:
+        """The pixels under a view (channels, height, width), and which of them are not empty, where that is asked."""
+        if self.invalid is not None:
+            box = view.box(image.height, image.width, size=size, generator=generator)
+            return render_valid(image, box=box, size=size, invalid=self.invalid)
+        return self._rendered(image, view=view, size=size, generator=generator), None
+
+    def _rendered(self, image: ImageFile, *, view: View, size: Size, generator: np.random.Generator) -> Tensor:
         if isinstance(view, CentreCrop) and view.resize > 1:
             short = (int(view.resize * size[0]), int(view.resize * size[1]))
             return render_centre(image, short=short, size=size, interpolation=self.interpolation)

@@ -13,8 +13,7 @@ from simmim.data.augment import PLAIN, Appearance
 from simmim.data.channels import check_channels, fit_channels
 from simmim.data.image import MAX_PIXELS, UnreadableImage
 from simmim.data.source import Source
-from simmim.data.transforms import View, render_valid
-from simmim.data.valid import Invalid
+from simmim.data.transforms import View
 from simmim.seeds import seed_of, stream
 from simmim.shapes import PixelMask, RawImages
 from simmim.units import Size
@@ -95,13 +94,11 @@ class Samples(Dataset[Sample]):
         seed: int,
         bad_share: float = 0.05,
         max_pixels: int = MAX_PIXELS,
-        invalid: Invalid | None = None,
         appearance: Appearance = PLAIN,
     ) -> None:
         self.appearance = appearance
         self.source, self.view, self.size, self.channels, self.seed = source, view, size, channels, seed
         self.max_pixels = max_pixels
-        self.invalid: Invalid | None = invalid
         self._labels = source.labels
         self._tries = min(len(source), 1 + max(_PATIENCE, math.floor(bad_share * len(source))))
 
@@ -129,12 +126,7 @@ class Samples(Dataset[Sample]):
         image = self.source.open(found, max_pixels=self.max_pixels)
         check_channels(image, wanted=self.channels)  # before the work of decoding
         generator = stream(self.seed, "crop", epoch, asked)
-        if self.invalid is None:
-            shown = self.appearance.show(image, view=self.view, size=self.size, generator=generator)
-            valid = None
-        else:
-            box = self.view.box(image.height, image.width, size=self.size, generator=generator)
-            shown, valid = render_valid(image, box=box, size=self.size, invalid=self.invalid)
+        shown, valid = self.appearance.show(image, view=self.view, size=self.size, generator=generator)
         pixels = fit_channels(shown, channels=self.channels, alpha=image.alpha)
         return self.appearance.change(pixels, seed=seed_of(self.seed, "augment", epoch, asked)), valid
 

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from simmim.config import OneOf, Settings
 from simmim.data.arranged import PagesAs, arrange
+from simmim.data.augment import Appearance
 from simmim.data.image import MAX_PIXELS
 from simmim.data.samples import Samples
 from simmim.data.source import Source
@@ -92,7 +93,7 @@ class DataConfig(Settings, frozen=True):
             seed=seed,
             bad_share=self.bad_share,
             max_pixels=self.max_pixels,
-            invalid=self.invalid,
+            appearance=Appearance(invalid=self.invalid),
         )
 
 

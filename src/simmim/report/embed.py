@@ -12,7 +12,7 @@ from simmim.report.pictures import take_apart
 
 MOST_STEPS, MOST_ROWS = 20, 8
 _LONGEST_SIDE = 224
-_QUALITY, _METHOD = 58, 6  # of twenty pictures of eight photographs a page has about a megabyte
+_QUALITY, _METHOD = 50, 6  # of twenty pictures of eight photographs a page has about a megabyte
 
 
 class Sight(NamedTuple):

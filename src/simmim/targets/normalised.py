@@ -45,7 +45,7 @@ class LocalPixelTarget(Part, frozen=True):
     def build(self, *, mean: tuple[float, ...], std: tuple[float, ...]) -> "NormalisedPixels":
         """Make the target for images of these statistics."""
         window = self.window
-        return NormalisedPixels(len(mean), self.distance, lambda images: window_moments(images, window))
+        return NormalisedPixels(len(mean), self.distance, lambda images: window_moments(images, window), window=window)
 
 
 class PatchPixelTarget(Part, frozen=True):
@@ -74,6 +74,8 @@ class NormalisedPixels:
     kind_of_distance: Distance
     moments: Callable[[Images], LocalMoments]
     stride: int = 1
+    window: int = 0
+    """Pixels a side of the window around each pixel; 0 where it is not such a window."""
 
     def __call__(self, images: Images) -> TargetMap:
         """The normalised pixels."""

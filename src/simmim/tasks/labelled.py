@@ -1,5 +1,6 @@
 """Labelled images for the tasks that follow pre-training: what is learned from, what is judged on."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from simmim.data import (
@@ -77,8 +78,7 @@ def samples_of(
         seed=seed,
         bad_share=data.bad_share,
         max_pixels=data.max_pixels,
-        invalid=data.invalid,
-        appearance=appearance,
+        appearance=replace(appearance, invalid=data.invalid),
     )
 
 

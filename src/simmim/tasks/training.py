@@ -96,6 +96,7 @@ def train_in_folder(
     folder = RunFolder(out)
     page, began = Page(folder), False
     handlers: list[logging.Handler] = []
+    log: MetricsLog | None = None
     try:
         processes.from_main(lambda: folder.open(resume=resume))
         handlers = processes.only_main(lambda: _log_to(folder.log)) or []
@@ -108,7 +109,6 @@ def train_in_folder(
         began = True
         log = processes.only_main(lambda: MetricsLog(folder.metrics, after_step=run.step, trackers=run.output.trackers))
         train(run, log)
-        processes.only_main(lambda: log.close() if log else None)
         built.finish()
         processes.only_main(page.write)
         processes.gather(None)  # nobody leaves before all is written
@@ -119,6 +119,8 @@ def train_in_folder(
             page.write()
         raise
     finally:
+        if log is not None:
+            log.close()
         for handler in handlers:
             _log.removeHandler(handler)
             handler.close()

@@ -102,36 +102,45 @@ def examine(
         if measured is not None:
             fitted, notes = fit_sizes(config, sampled, measured)
             tried = fitted if recipe is None else config
-            fit = examine_recipe(
-                tried, source, sampled, _of_recipe(tried, measured), seconds=_TRYING_SECONDS if trial else 0
-            )
+            seconds = _TRYING_SECONDS if trial else 0
+            fit = examine_recipe(tried, source, sampled, _of_recipe(tried, measured), seconds=seconds)
             free = free_bytes(config.machine.device)
             advised, more = fit_machine(fitted, fit, images=max(len(source) - config.data.held_out, 1), free=free)
             notes += more
     if write is not None and advised is not None:
         write_text_atomically(Path(write), write_yaml(advised))
-    words = ["simmim", "pretrain", str(write or name), "--data", str(data), "--out", "runs/first"]
     return Examination(
+        **_seen(source, sampled),
         data=str(data),
-        images=len(source),
-        listed=source.listed,
-        looked_at=sampled.asked,
         seed=seed,
-        formats=_counted(look.format for look in sampled.looks),
-        depths=_counted(look.depth for look in sampled.looks),
-        channels=_counted(f"{look.colours}{' + alpha' if look.alpha else ''}" for look in sampled.looks),
-        sizes=_sizes(sampled),
         statistics=measured,
-        machine={"device": device_name(config.machine.device), "cores": cores(), "free_bytes": free_bytes("auto")},
+        machine=_machine(config),
         recipe=name,
         why=why,
         fit=fit,
         problems=by_weight([*problems, *fit.problems]),
         advised=advised,
         notes=notes,
-        command=shlex.join(words),
+        command=shlex.join(["simmim", "pretrain", str(write or name), "--data", str(data), "--out", "runs/first"]),
         seconds=time.monotonic() - begin,
     )
+
+
+def _machine(config: PretrainConfig) -> dict[str, Any]:
+    return {"device": device_name(config.machine.device), "cores": cores(), "free_bytes": free_bytes("auto")}
+
+
+def _seen(source: Source, sampled: Sampled) -> dict[str, Any]:
+    """What was counted of the images."""
+    return {
+        "images": len(source),
+        "listed": source.listed,
+        "looked_at": sampled.asked,
+        "formats": _counted(look.format for look in sampled.looks),
+        "depths": _counted(look.depth for look in sampled.looks),
+        "channels": _counted(f"{look.colours}{' + alpha' if look.alpha else ''}" for look in sampled.looks),
+        "sizes": _sizes(sampled),
+    }
 
 
 def _measured(

@@ -95,6 +95,8 @@ def _main() -> None:
     seconds = step(images, precision)
     slope = (large - small) / max(images - 1, 1)
     memory = large + slope * (wanted - images)
+    # A small model may fit into memory that the process already had: weights, gradients and Adam's two means are the least.
+    memory = max(memory, 16.0 * sum(parameter.numel() for parameter in model.parameters()))
     _tell(images_tried=images, micro_batch=wanted, memory_bytes=memory, images_per_second=images / seconds)
     _try_formats(step, min(images, 4))
 
