@@ -203,7 +203,7 @@ def test_the_evaluation_crop_is_torchvisions_resize_and_centre_crop(height: int,
     difference = (shown.float() - expected).abs()
     assert float(difference.max()) <= 2
     assert float(difference.mean()) < 0.3
-    bilinear = Appearance("bilinear").show(
+    bilinear, _ = Appearance("bilinear").show(
         array_image(pixels.permute(1, 2, 0).contiguous().numpy()),
         view=CentreCrop(resize=256 / 224),
         size=(size, size),

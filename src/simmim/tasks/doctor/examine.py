@@ -77,7 +77,7 @@ def examine(
         write: where a recipe that fits is written, a YAML file.
         samples: images looked at; fewer where that takes more than 12 seconds.
         seed: chooses them.
-        trial: whether a step of the recipe is tried on this machine.
+        trial: whether a step of the recipe is tried here.
 
     Raises:
         ValueError: where there are no images at all, or the recipe is none for pre-training.
@@ -86,29 +86,25 @@ def examine(
     with Stages() as stages:
         stages.enter("finding the images")
         config = None if recipe is None else cast(PretrainConfig, resolve(recipe, task="pretrain"))
-        split = None if config is None else config.data.split
+        split = config.data.split if config else None
         source = open_source(data, split=split)
         stages.enter("looking at a sample", seconds=_LOOKING_SECONDS)
         sampled = look_at(source, samples=samples, seed=seed, seconds=_LOOKING_SECONDS, tell=stages.tell)
         name, why = (str(recipe), "") if recipe is not None else choose_recipe(sampled)
-        config = config or cast(PretrainConfig, resolve(name, task="pretrain"))
-        config = config.model_copy(update={"data": config.data.model_copy(update={"source": str(data)})})
+        config = _of_these_images(config or cast(PretrainConfig, resolve(name, task="pretrain")), data)
         problems = problems_of_images(source, sampled, data=str(data), split=split)
         stages.enter("measuring mean and std")
         measured, trouble = _measured(source, config, sampled, seed)
-        problems += trouble
         stages.enter("trying a step of the recipe", seconds=_TRYING_SECONDS)
         fit, advised, notes = Fit(), None, list[str]()
         if measured is not None:
             fitted, notes = fit_sizes(config, sampled, measured)
-            tried = fitted if recipe is None else config
-            seconds = _TRYING_SECONDS if trial else 0
+            tried, seconds = (fitted if recipe is None else config), (_TRYING_SECONDS if trial else 0)
             fit = examine_recipe(tried, source, sampled, _of_recipe(tried, measured), seconds=seconds)
-            free = free_bytes(config.machine.device)
-            advised, more = fit_machine(fitted, fit, images=max(len(source) - config.data.held_out, 1), free=free)
+            free, trained_on = free_bytes(config.machine.device), max(len(source) - config.data.held_out, 1)
+            advised, more = fit_machine(fitted, fit, images=trained_on, free=free)
             notes += more
-    if write is not None and advised is not None:
-        write_text_atomically(Path(write), write_yaml(advised))
+    _write(advised, write)
     return Examination(
         **_seen(source, sampled),
         data=str(data),
@@ -118,12 +114,21 @@ def examine(
         recipe=name,
         why=why,
         fit=fit,
-        problems=by_weight([*problems, *fit.problems]),
+        problems=by_weight([*problems, *trouble, *fit.problems]),
         advised=advised,
         notes=notes,
         command=shlex.join(["simmim", "pretrain", str(write or name), "--data", str(data), "--out", "runs/first"]),
         seconds=time.monotonic() - begin,
     )
+
+
+def _of_these_images(config: PretrainConfig, data: str | Path) -> PretrainConfig:
+    return config.model_copy(update={"data": config.data.model_copy(update={"source": str(data)})})
+
+
+def _write(advised: PretrainConfig | None, write: str | Path | None) -> None:
+    if write is not None and advised is not None:
+        write_text_atomically(Path(write), write_yaml(advised))
 
 
 def _machine(config: PretrainConfig) -> dict[str, Any]:
