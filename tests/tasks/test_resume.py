@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import simmim
 from tasks.support import assert_same_run, checkpoints, complete, contents, rows, run, timeless
@@ -150,6 +151,16 @@ def test_a_folder_that_holds_other_things_is_not_written_into(tmp_path: Path, tr
     with pytest.raises(ValueError, match=r"not empty.*thesis\.tex"):
         train(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_run_of_a_version_with_fewer_settings_goes_on(cut: Path, train: Train) -> None:
+    recipe = cut / "recipe.yaml"
+    tree = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    assert tree["encoder"].pop("visible_blocks") == 0
+    assert tree["data"].pop("invalid") is None
+    recipe.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    train(cut, resume=True)
+    assert (cut / "encoder.safetensors").is_file()
 
 
 def test_resuming_with_another_recipe_is_refused_and_every_difference_named(cut: Path, train: Train) -> None:

@@ -17,7 +17,7 @@ import timm
 import torch
 from torch import nn
 
-from simmim.config import RecipeError, Settings, Tree, read_yaml, to_tree, write_yaml
+from simmim.config import RecipeError, Settings, Tree, load, read_yaml, to_tree, write_yaml
 from simmim.data import Quarantine, Source
 from simmim.engine.distributed import MachineConfig, Processes, start_processes
 from simmim.engine.folder import OutputConfig, RunError, RunFolder
@@ -161,7 +161,7 @@ def _before(folder: RunFolder, config: Settings) -> Mapping[str, Any] | None:
     """What the run said of itself when it began, if it did and is the same run."""
     if not (folder.recipe.exists() and folder.derived.exists()):
         return None
-    then = read_yaml(folder.recipe.read_text(encoding="utf-8"))
+    then = _completed(read_yaml(folder.recipe.read_text(encoding="utf-8")), type(config))
     changed = list(_differences(then, to_tree(config)))
     if changed:
         raise RecipeError(
@@ -171,6 +171,14 @@ def _before(folder: RunFolder, config: Settings) -> Mapping[str, Any] | None:
             "--out"
         )
     return json.loads(folder.derived.read_text(encoding="utf-8"))
+
+
+def _completed(then: Tree, model: type[Settings]) -> Tree:
+    """A recipe of a version that had fewer settings, with the others as they are by default."""
+    try:
+        return to_tree(load(model, then))
+    except RecipeError:  # it has settings that are no more: the differences will name them
+        return then
 
 
 def _differences(then: Any, now: Any, path: str = "") -> list[str]:
