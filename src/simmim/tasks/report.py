@@ -145,9 +145,9 @@ def _results(path: Path) -> Iterator[Result]:
     for name, title in _RESULTS.items():
         text = _read(path / name)
         if text:
-            yield Result(
-                title, [(key.replace("_", " "), _shown(key, value)) for key, value in json.loads(text).items()]
-            )
+            found: dict[str, Any] = json.loads(text)
+            plain = {key: value for key, value in found.items() if not isinstance(value, list | dict)}
+            yield Result(title, [(key.replace("_", " "), _shown(key, value)) for key, value in plain.items()])
 
 
 def _shown(name: str, value: Any) -> str:
