@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import wandb
 
 from simmim.engine.metrics import MetricsLog
 from simmim.engine.trackers import TrackerName
@@ -45,6 +46,7 @@ def test_weights_and_biases_goes_on_in_one_run_without_a_network(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         write_in_two_parts(tmp_path, "wandb")
+        wandb.teardown()  # its service writes the files, and is through with them when it has ended
     name = json.loads((tmp_path / "trackers.json").read_text(encoding="utf-8"))["wandb"]
     files = sorted((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
     assert [file.name for file in files] == [f"run-{name}.wandb"] * 2
