@@ -18,10 +18,12 @@ app = App(
     help="From a pile of unlabelled images to a vision backbone: masked image modeling, from one command.",
 )
 
-Data = Annotated[str | None, Parameter(help="A folder of any depth, a list file, or the built-in set digits.")]
-Unlabelled = Annotated[str, Parameter(help="A folder of any depth, a list file, or the built-in set digits.")]
+Data = Annotated[
+    str | None, Parameter(help="A folder of any depth, a list file, tar, zip or Parquet files, or digits.")
+]
+Unlabelled = Annotated[str, Parameter(help="A folder of any depth, a list file, tar, zip or Parquet files, or digits.")]
 Labelled = Annotated[
-    str, Parameter(help="Labelled images: one sub-folder a class, a list file with labels, or digits.")
+    str, Parameter(help="Labelled images: a sub-folder a class, a list with labels, tar, zip, Parquet, or digits.")
 ]
 Out = Annotated[str, Parameter(help="Folder of the run; it must be new, or be resumed.")]
 Seed = Annotated[int | None, Parameter(help="What all randomness is derived from.")]
