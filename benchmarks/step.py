@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from simmim.encoders import BeitConfig, SwinConfig
 from simmim.engine.allocator import keep_freed_memory
 from simmim.engine.optimizer import OptimizerConfig, build_adamw, clip_gradients, group_parameters, set_lr
+from simmim.engine.products import Products, fast_products
 from simmim.heads import LinearHeadConfig
 from simmim.masking import RandomMasking
 from simmim.model import SimMIM
@@ -107,7 +108,9 @@ def _masks(images: Tensor, patch: int) -> Tensor:
     return masking(len(images), image_size=size, patch_size=patch, generator=torch.Generator().manual_seed(0))
 
 
-def _ours(images: Tensor, config: SwinConfig | BeitConfig, *, checkpointing: bool = False) -> Step:
+def _ours(
+    images: Tensor, config: SwinConfig | BeitConfig, *, checkpointing: bool = False, products: Products = "auto"
+) -> Step:
     keep_freed_memory()
     encoder = config.build(image_size=(images.shape[2], images.shape[3]), in_channels=3)
     if checkpointing:
@@ -117,10 +120,11 @@ def _ours(images: Tensor, config: SwinConfig | BeitConfig, *, checkpointing: boo
     settings = OptimizerConfig()
     groups = group_parameters(model.named_parameters(), weight_decay=0.05, exempt=encoder.no_decay)
     optimizer, mask = build_adamw(groups, settings), _masks(images, encoder.patch_size)
-    set_lr(optimizer, 1e-4)
+    set_lr(optimizer, lambda share: 1e-4 * share)
 
     def step() -> None:
-        model(images, mask).loss.backward()
+        with fast_products(products):
+            model(images, mask).loss.backward()
         clip_gradients(optimizer, settings.clip_norm)
         optimizer.step()
         optimizer.zero_grad()

@@ -1,5 +1,6 @@
 import io
 import struct
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import pytest
+import simplejpeg
 import tifffile
 import torch
 from numpy.typing import NDArray
@@ -246,3 +248,26 @@ def test_a_missing_package_is_named(photo: Any, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(__import__("sys").modules, "imagecodecs", None)
     with pytest.raises(UnreadableImage, match="needs the package imagecodecs"):
         open_image(data).pixels()
+
+
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"quality": 30, "progressive": True}, {"optimize": True}])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_the_quick_decoder_gives_what_pillow_gives(
+    mode: str, options: dict[str, Any], photo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = written(Image.fromarray(photo(61, 90)).convert(mode), "JPEG", **options)
+    asked: list[bytes] = []
+    real = simplejpeg.decode_jpeg
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda data, *more: asked.append(data) or real(data, *more))
+    quick = decoded(data)
+    assert asked == ([] if mode == "CMYK" else [data])
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    assert np.array_equal(quick, decoded(data))
+
+
+def test_a_file_that_is_only_odd_is_read_by_pillow(photo: Any) -> None:
+    data = written(Image.fromarray(photo(61, 90)), "JPEG")
+    odd = data[:-2] + bytes(27) + data[-2:]  # cameras write such
+    with pytest.raises(ValueError, match="extraneous bytes"):
+        simplejpeg.decode_jpeg(odd)
+    assert np.array_equal(decoded(odd), decoded(data))

@@ -50,11 +50,25 @@ def open_photo(data: bytes, *, kind: str, max_pixels: int) -> ImageFile:
         orientation = _orientation(image, data)
     if kind == "PNG" and data[24] == 16:
         return _deep_png(data, image, orientation)
-    return picture(image, reopen=reopen, orientation=orientation)
+    whole = _decode_jpeg if kind == "JPEG" and image.mode in ("L", "RGB") else None
+    return picture(image, reopen=reopen, orientation=orientation, decode=whole and (lambda: whole(data, image.mode)))
 
 
-def picture(image: Image.Image, *, reopen: Callable[[], Image.Image], orientation: int = 1) -> ImageFile:
-    """Wrap an opened Pillow image, which serves the first decoding; later ones open it again."""
+def picture(
+    image: Image.Image,
+    *,
+    reopen: Callable[[], Image.Image],
+    orientation: int = 1,
+    decode: Callable[[], NDArray[Any] | None] | None = None,
+) -> ImageFile:
+    """Wrap an opened Pillow image, which serves the first decoding; later ones open it again.
+
+    Args:
+        image: the picture, its header read.
+        reopen: opens it again.
+        orientation: the EXIF number that says how to turn it.
+        decode: a quicker way to all of its pixels, or None from it where Pillow has to be asked.
+    """
     mode = _MODES.get(image.mode, "RGB")
     if image.mode == "P" and image.has_transparency_data:
         mode = "RGBA"
@@ -63,14 +77,33 @@ def picture(image: Image.Image, *, reopen: Callable[[], Image.Image], orientatio
     def read(at_least: Size | None) -> NDArray[Any]:
         with pillow_rules():
             image = opened.pop() if opened else reopen()
+            stored = image.size
             if at_least:
                 image.draft(None, (at_least[1], at_least[0]))
+            if decode is not None and image.size == stored and (quick := decode()) is not None:
+                return quick
             array = np.array(image if image.mode == mode else image.convert(mode))
         return array.reshape(*array.shape[:2], -1)
 
     height, width = (image.width, image.height) if is_turned(orientation) else (image.height, image.width)
     channels, alpha = _CHANNELS[mode], mode.endswith("A")
     return ImageFile(height=height, width=width, channels=channels, read=read, orientation=orientation, alpha=alpha)
+
+
+def _decode_jpeg(data: bytes, mode: str) -> NDArray[Any] | None:
+    """The same pixels without Pillow's detours, where simplejpeg is installed (the extra "fast").
+
+    It complains of every oddity of a file; which of them are damages, Pillow decides.
+    """
+    try:
+        import simplejpeg
+    except ImportError:
+        return None
+    try:
+        return simplejpeg.decode_jpeg(data, {"L": "GRAY", "RGB": "RGB"}[mode])
+    except ValueError as oddity:
+        _log.debug("simplejpeg says %s; Pillow is asked", oddity)
+        return None
 
 
 def _orientation(image: Image.Image, data: bytes) -> int:

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from simmim.config import Settings
 from simmim.engine.allocator import keep_freed_memory
 from simmim.engine.precision import PrecisionName
+from simmim.engine.products import Products
 from simmim.units import ImageCount
 
 T = TypeVar("T")
@@ -33,6 +34,9 @@ class MachineConfig(Settings, frozen=True):
     """Whether torch.compile makes the module."""
     checkpointing: Literal["none", "blocks"] = "none"
     """Whether every block of the encoder is computed again in the backward pass: about a third slower, with less memory."""
+    products: Products = "auto"
+    """Which library multiplies matrices on a CPU in fp32: torch leaves it to PyTorch, onednn is about twice as fast on AMD
+    processors with AVX-512, auto takes it there."""
     workers: int = Field(default=2, ge=0)
     """Processes that read images, for each training process; 0 reads in the training process itself."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

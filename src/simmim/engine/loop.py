@@ -13,6 +13,7 @@ from simmim.engine.distributed import without_sync
 from simmim.engine.interruption import Interrupted, Interruption
 from simmim.engine.metrics import Meter, MetricsLog
 from simmim.engine.optimizer import set_lr
+from simmim.engine.products import fast_products
 from simmim.engine.progress import Watch
 from simmim.engine.run import MicroBatch, Run
 
@@ -30,7 +31,7 @@ def train(run: Run, log: MetricsLog | None) -> None:
     """
     run.module.train()
     watch = Watch(run.total_steps, done=run.step, shown=run.output.progress and run.processes.is_main)
-    with Interruption() as interruption, watch:
+    with Interruption() as interruption, watch, fast_products(run.products):
         for micro_batches in run.clock.waiting_for(run.batches(run.step)):
             interruption.check_parent()
             set_lr(run.optimizer, partial(run.schedule.lr, run.step))

@@ -13,6 +13,7 @@ from simmim.engine.folder import OutputConfig, RunError, RunFolder
 from simmim.engine.metrics import Meter, MetricsLog, peak_memory
 from simmim.engine.optimizer import OptimizerConfig, clip_gradients
 from simmim.engine.precision import Precision
+from simmim.engine.products import Products
 from simmim.engine.progress import Clock
 from simmim.engine.schedule import Schedule
 from simmim.units import Duration
@@ -58,6 +59,8 @@ class Run:
     """Seeds the layers' own noise for a step."""
     about: Mapping[str, Any]
     """What the task says of the run in every checkpoint: enough to build the module again."""
+    products: Products = "auto"
+    """Which library multiplies matrices on a CPU."""
     values: Callable[[Any], Mapping[str, Tensor]] = lambda output: {"loss": output.loss}
     """The scalars of an output that are averaged and reported, the loss among them."""
     evaluate: Callable[[int], dict[str, float]] = _no_numbers

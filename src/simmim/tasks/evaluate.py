@@ -20,6 +20,7 @@ from simmim.config import load, read_yaml
 from simmim.data import Batch, Source, evaluation_batches, open_source, splits_of
 from simmim.engine.distributed import Processes, start_processes
 from simmim.engine.precision import Precision
+from simmim.engine.products import fast_products
 from simmim.files import write_atomically, write_text_atomically
 from simmim.report import draw_confusion
 from simmim.tasks.classifier import logits_of
@@ -100,7 +101,7 @@ def evaluate(
         ValueError: where there is no classifier, or the classes are not its classes.
     """
     processes = start_processes()
-    with closing(processes):
+    with closing(processes), fast_products():
         file = processes.from_main(lambda: classifier_path(run))
         about = read_encoder(file)[1]
         source = processes.from_main(lambda: _open(data, split))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from simmim.data import Appearance, CentreCrop, LabelledDataConfig, Source, Statistics, evaluation_batches
 from simmim.encoders.layers import Layers, Place
 from simmim.engine.bar import bar
+from simmim.engine.products import fast_products
 from simmim.tasks.labelled import samples_of
 from simmim.tasks.load import encoder_path, load_encoder
 from simmim.weights import read_encoder
@@ -54,7 +55,7 @@ class FrozenEncoder:
         store: dict[Place, NDArray[np.float32]] = {}
         labels, indices, problems = list[NDArray[np.int64]](), list[NDArray[np.int64]](), dict(source.problems)
         done = 0
-        with torch.no_grad(), bar("encoding", total=len(source)) as advance:
+        with torch.no_grad(), fast_products(), bar("encoding", total=len(source)) as advance:
             for part in evaluation_batches(samples, batch=batch, workers=workers):
                 advance(len(part))
                 problems |= part.problems

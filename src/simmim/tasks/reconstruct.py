@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from simmim.data import LIST_SUFFIXES, Files, Paths, Source, collate, open_source
+from simmim.engine.products import fast_products
 from simmim.files import write_atomically
 from simmim.report import draw_rows
 from simmim.seeds import seed_of
@@ -80,7 +81,7 @@ def _reconstruct_one(
     raw, valid = batch.images, batch.valid
     mask = draw_masks(config, model, batch=1, step=seed_of(seed, "reconstruct", number))
     mask = mask if valid is None else hide_valid(mask, valid)
-    with torch.no_grad():
+    with torch.no_grad(), fast_products():
         device = next(model.parameters()).device
         on_device = None if valid is None else valid.to(device)
         loss = float(model(statistics.normalise(raw.to(device), on_device), mask.to(device), on_device).loss)

@@ -290,6 +290,7 @@ def assemble(
         schedule=schedule,
         output=config.output,
         precision=Precision(config.machine.precision, processes.device),
+        products="torch" if config.machine.compile else config.machine.products,
         processes=processes,
         batch=config.batch,
         batches=feed.steps_from,
