@@ -205,11 +205,12 @@ class SwinEncoder(Encoder):
                 if seen.token is not None:
                     token = merge(layer.downsample, seen.token.expand(1, 4, -1), norm_first=norm_first)
                     seen = Seen(seen.cells, seen.real, token)
-            now, known = None, dict[str, Groups]()
+            now: Groups | None = None
+            known: dict[str, Groups] = {}
             for block in layer.blocks:
                 if left == 0 and seen.cells is not None:
                     x = seen.fill(move(x, of=now, to=None), self.cells, each=4 ** (last - stage))
-                    seen, now, known = EVERYTHING, None, dict[str, Groups]()
+                    seen, now, known = EVERYTHING, None, {}
                 kind, left = _kind_of(stage, block), left - 1
                 if kind not in known:
                     windows: Any = self.windows[kind]
