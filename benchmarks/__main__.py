@@ -21,6 +21,8 @@ def main() -> None:
     start = startup.measure()
     drawn = masks.measure()
     steps = step.measure()
+    peaks = step.memory()
+    on_gpu = step.measure(device="cuda", batch=64, rounds=20) if torch.cuda.is_available() else {}
     rows = [
         (f"images read, {size} JPEG", f"{each['ours']:.0f}/s", f"{each['ratio']:.2f} x the official recipe")
         for size, each in images.items()
@@ -35,10 +37,29 @@ def main() -> None:
         for name, each in drawn.items()
     ]
     rows += [(f"{name}: {who}", *step.words(numbers)) for name, all_ in steps.items() for who, numbers in all_.items()]
+    rows += [
+        (f"{name}, peak memory with 16 images: {who}", "not installed" if peak is None else f"{peak:.0f} MB", "")
+        for name, all_ in peaks.items()
+        for who, peak in all_.items()
+    ]
+    rows += [
+        (f"{name} on the GPU, bf16: {who}", *step.words(numbers))
+        for name, all_ in on_gpu.items()
+        for who, numbers in all_.items()
+    ]
     machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
     print_table(("what", "measured", "beside"), rows, title=machine)
     out.parent.mkdir(parents=True, exist_ok=True)
-    numbers = {"machine": machine, "images": images, "index": folder, "startup": start, "masks": drawn, "steps": steps}
+    numbers = {
+        "machine": machine,
+        "images": images,
+        "index": folder,
+        "startup": start,
+        "masks": drawn,
+        "steps": steps,
+        "peaks": peaks,
+        "gpu": on_gpu,
+    }
     out.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
     print(f"numbers: {out}")
 

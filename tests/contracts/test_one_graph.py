@@ -4,7 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from reference.parts import encoder_cases
+KINDS = ["vit with registers", "beit", "swin", "swinv2", "swinv2 giant", "timm hiera"]
+"""One case of each way through the code."""
 
 # In a process without the checks of shapes, which are Python of their own and no part of the network.
 _PROGRAM = """
@@ -15,6 +16,8 @@ from simmim.model import SimMIM
 from simmim.targets import PixelTarget
 
 for case in encoder_cases():
+    if case[0] not in KINDS:
+        continue
     encoder, images = build(case).train(), images_for(case)
     target = PixelTarget().build(mean=(0.0,) * encoder.in_channels, std=(1.0,) * encoder.in_channels)
     model = SimMIM(encoder=encoder, head=LinearHeadConfig(), target=target)
@@ -32,7 +35,7 @@ for case in encoder_cases():
 
 def test_every_forward_pass_is_one_graph() -> None:
     tests = Path(__file__).parent.parent
-    command = [sys.executable, "-W", "error::UserWarning", "-c", _PROGRAM]
+    command = [sys.executable, "-W", "error::UserWarning", "-c", f"KINDS = {KINDS}\n{_PROGRAM}"]
     done = subprocess.run(command, cwd=tests, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split("\n")[:-1] == [case[0] for case in encoder_cases()]
+    assert done.stdout.split("\n")[:-1] == KINDS
