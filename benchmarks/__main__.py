@@ -38,7 +38,7 @@ def main() -> None:
     ]
     rows += [(f"{name}: {who}", *step.words(numbers)) for name, all_ in steps.items() for who, numbers in all_.items()]
     rows += [
-        (f"{name}, peak memory with 16 images: {who}", "not installed" if peak is None else f"{peak:.0f} MB", "")
+        (f"{name}, peak memory with 32 images: {who}", "not installed" if peak is None else f"{peak:.0f} MB", "")
         for name, all_ in peaks.items()
         for who, peak in all_.items()
     ]

@@ -36,7 +36,7 @@ def measure(
     }
 
 
-def memory(*, batch: int = 16, names: tuple[str, ...] = (SWIN, VIT)) -> dict[str, dict[str, float | None]]:
+def memory(*, batch: int = 32, names: tuple[str, ...] = (SWIN, VIT)) -> dict[str, dict[str, float | None]]:
     """Peak memory of a step on a CPU in MB, with a batch at which the activations outweigh the weights."""
     found: dict[str, dict[str, float | None]] = {}
     for name in names:
