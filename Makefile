@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 CONSTRAINTS := constraints.txt
 
-.PHONY: install check test test-browser demo bench docs lock clean
+.PHONY: install check test test-browser demo bench docs quick-start lock clean
 
 install: $(READY)
 
@@ -35,8 +35,11 @@ demo: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks
 
-docs: $(READY)
-	$(BIN)/python docs/build.py
+docs: $(READY) # the site, in build/site; look at it with: python3 -m http.server --directory build/site
+	$(BIN)/python docs/build.py --site
+
+quick-start: $(READY) # the commands of docs/start.md typed into a fresh environment; takes minutes
+	$(BIN)/python tests/documentation/quick_start.py
 
 lock: # newest versions that pyproject.toml allows; names and versions only
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
