@@ -93,6 +93,10 @@ def _foreign(path: Path) -> Passport:
     passport = read_passport(path)
     for guess in passport.notes:
         _log.warning("%s does not say %s: guessed", path, guess)
+    if passport.match.missing:
+        _log.warning("%s lacks %s, which start at random", path, passport.match.names("missing"))
+    if passport.match.count("left over"):
+        _log.warning("of %s is left over: %s", path, passport.match.names("left over"))
     return passport
 
 
