@@ -12,6 +12,7 @@ from simmim.tasks.export import export_weights
 from simmim.tasks.load import load, load_encoder
 from simmim.tasks.passport import import_weights
 from simmim.weights.adapt import Wanted
+from simmim.weights.passport import read_passport
 from simmim.weights.pickles import read_foreign
 from weights.foreign import huggingface_model, official_case
 
@@ -78,6 +79,18 @@ def test_onnx_runs_any_number_of_images(tmp_path: Path) -> None:
         ours = load(case.path).encoder(images)
     assert np.abs(features - ours.numpy()).max() < 1e-4
     assert np.abs(pooled - ours.mean(dim=(2, 3)).numpy()).max() < 1e-4
+
+
+def test_the_official_layout_keeps_how_pixels_are_normalised(tmp_path: Path) -> None:
+    case = official_case("swin", tmp_path)
+    assert not any("mean and std" in note for note in read_passport(case.path).notes)
+    state = {**read_foreign(case.path).tensors}
+    config = {"DATA": {"IMG_SIZE": 64, "MEAN": [0.1, 0.2, 0.3], "STD": [0.4, 0.5, 0.6]}}
+    torch.save({"model": state, "config": config}, tmp_path / "own.pth")
+    export_weights(tmp_path / "own.pth", to="official", out=tmp_path / "out")
+    encoder: Any = load_encoder(tmp_path / "out" / "checkpoint.pth")
+    assert encoder.pretrained_cfg["mean"] == (0.1, 0.2, 0.3)
+    assert encoder.pretrained_cfg["std"] == (0.4, 0.5, 0.6)
 
 
 def test_what_a_layout_cannot_hold_is_said(tmp_path: Path) -> None:

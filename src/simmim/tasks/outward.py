@@ -91,7 +91,7 @@ def write_official(one: Leaving, out: Path) -> Written:
         else:
             notes.append("The head of this run is not the official one, so the file has no decoder.")
     state = {name: tensor.detach().clone() for name, tensor in state.items()}
-    settings = official_settings(blueprint, target_window=one.target_window)
+    settings = official_settings(blueprint, target_window=one.target_window, mean=one.about.mean, std=one.about.std)
     write_atomically(out / OFFICIAL_FILE, lambda part: torch.save({"model": state, "config": settings}, part))
     back = read_passport(out / OFFICIAL_FILE).backbone
     here = one.backbone.state_dict()

@@ -1,7 +1,7 @@
 """A foreign checkpoint becomes a model of ours, or a folder that every verb accepts."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +86,7 @@ def encoder_of(passport: Passport) -> nn.Module:
 
 
 @contextmanager
-def _fixed_noise() -> Iterator[None]:
+def _fixed_noise() -> Generator[None]:
     """What a file lacks starts at random, and always the same."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -139,7 +139,7 @@ def _adapted(
         changes |= {f"head.0.{word}": f"{before} to {channels} channels" for word in decoder}
     window, notes = _target_window(pieces, blueprint, layout)
     mean, std, said = _statistics(file, pieces, channels)
-    if not said and layout.name != "official":  # the official code knows no others
+    if not said and not (layout.name == "official" and before == len(IMAGENET_MEAN)):  # it knows no others
         notes.append("mean and std of the pixels (ImageNet's)")
     return Passport(
         layout=layout.name,
