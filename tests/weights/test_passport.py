@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from timm.scheduler import CosineLRScheduler
 
 from reference import official
-from simmim.tasks.load import load, load_encoder, load_with_settings
+from simmim.tasks.load import encoder_path, load, load_encoder, load_with_settings
 from simmim.tasks.passport import import_weights
 from simmim.weights.adapt import Wanted
 from simmim.weights.passport import read_passport
@@ -135,6 +135,10 @@ def test_an_imported_folder_is_a_run(tmp_path: Path) -> None:
     assert torch.equal(encoder.patch_embed.proj.weight, case.state["encoder.patch_embed.proj.weight"])
     with pytest.raises(ValueError, match="is not empty"):
         import_weights(case.path, out=tmp_path / "run")
+    with pytest.raises(ValueError, match="is a run of simmim already"):
+        import_weights(tmp_path / "run", out=tmp_path / "again")
+    with pytest.raises(ValueError, match=r"is of another program; first: simmim import .*swin.pth --out DIR"):
+        encoder_path(case.path)
 
 
 def test_too_little_that_matches_is_refused_unless_asked_for(tmp_path: Path) -> None:

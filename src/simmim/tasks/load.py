@@ -120,9 +120,11 @@ def encoder_path(run: str | Path) -> Path:
     """Where the encoder of a run lies.
 
     Raises:
-        ValueError: where there is none, saying whether the run is not complete.
+        ValueError: where there is none, saying whether the run is not complete or it is a file of another program.
     """
     path = Path(run)
+    if is_foreign(path):
+        raise ValueError(f"{path} is of another program; first: simmim import {path} --out DIR, then give DIR")
     if path.is_file():
         return path
     for name in (ENCODER_FILE, CLASSIFIER_FILE):

@@ -151,6 +151,8 @@ def import_weights(
     Raises:
         ValueError: where it cannot be read, too little matches, or the folder is not empty.
     """
+    if RunFolder(file).recipe.exists():
+        raise ValueError(f"{file} is a run of simmim already: every verb takes it as it is")
     folder = RunFolder(out)
     if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
         raise ValueError(f"{out} is not empty; choose another --out")
