@@ -101,6 +101,10 @@ def test_what_a_layout_cannot_hold_is_said(tmp_path: Path) -> None:
     import_weights(case.path, out=tmp_path / "wide", wanted=Wanted(image_size=(64, 128)))
     with pytest.raises(ValueError, match="take square images"):
         export_weights(tmp_path / "wide", to="hf", out=tmp_path / "out")
+    shape = {"dim": 8, "depths": (2, 2), "heads": (1, 2), "size": 32, "window": 8}
+    small = official_case("swin", tmp_path / "wide", config=False, shape=shape)
+    with pytest.raises(ValueError, match="windows of 8 tokens in every stage, and the last map of this one is 4x4"):
+        export_weights(small.path, to="hf", out=tmp_path / "small")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a").touch()
     with pytest.raises(ValueError, match="is not empty"):

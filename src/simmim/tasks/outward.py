@@ -125,6 +125,12 @@ def write_huggingface(one: Leaving, out: Path) -> Written:
         raise ValueError(
             f"Hugging Face's models take square images, this one {blueprint.image_size}; use --to timm or onnx"
         )
+    last = blueprint.image_size[0] // blueprint.stride
+    if blueprint.family == "swin" and blueprint.window is not None and last < blueprint.window:
+        raise ValueError(
+            f"Hugging Face's Swin has windows of {blueprint.window} tokens in every stage, and the last map of this one is "
+            f"{last}x{last}; use --to timm, official or onnx"
+        )
     masked = one.model is not None and one.decoder is not None and blueprint.family != "beit"
     kind = "MaskedImageModeling" if masked else "ImageClassification" if blueprint.classes else "Model"
     settings = settings_for(blueprint, kind=kind, classes=one.about.classes)
