@@ -9,6 +9,7 @@ PROMISED = [
     "Interrupted",
     "MaskedPrediction",
     "SimMIM",
+    "Wanted",
     "__version__",
     "doctor",
     "embed",

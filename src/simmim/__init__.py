@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from simmim.tasks.passport import import_weights
     from simmim.tasks.reconstruct import reconstruct
     from simmim.tasks.words import doctor, finetune, pretrain, probe
+    from simmim.weights.adapt import Wanted
 
 _PLACES = {
     "Interrupted": "simmim.engine.interruption",
     "MaskedPrediction": "simmim.model",
     "SimMIM": "simmim.model",
+    "Wanted": "simmim.weights.adapt",
     "doctor": "simmim.tasks.words",
     "embed": "simmim.tasks.embed",
     "evaluate": "simmim.tasks.evaluate",
@@ -45,6 +47,7 @@ __all__ = [
     "Interrupted",
     "MaskedPrediction",
     "SimMIM",
+    "Wanted",
     "__version__",
     "doctor",
     "embed",

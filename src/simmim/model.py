@@ -69,11 +69,14 @@ class SimMIM(nn.Module):
             mask: true where a token is hidden (batch, grid_h, grid_w).
             valid: true where a pixel may be compared (batch, height, width); all of them if not given.
         """
-        tokens = self.hide(self.encoder.embed(images), mask)
-        features = self.encoder.encode_hidden(tokens, mask)
-        prediction = self.predict(features)
+        prediction = self.predict(self.features(images, mask))
         target = self.target(images)
         return MaskedPrediction(self.compare(prediction, target, mask, valid), prediction, target)
+
+    def features(self, images: Images, mask: Mask) -> Features:
+        """What the encoder makes of images with hidden tokens: its last map (batch, channels, rows, columns)."""
+        tokens = self.hide(self.encoder.embed(images), mask)
+        return self.encoder.encode_hidden(tokens, mask)
 
     def hide(self, tokens: Tokens, mask: Mask) -> Tokens:
         """Put the mask token where the mask is true."""
@@ -122,5 +125,5 @@ class SimMIM(nn.Module):
         """The images with the prediction in their holes, for looking at; as colours, whatever the target is."""
         prediction = self.target.to_images(self(images, mask).prediction.float(), images)
         patch = self.encoder.patch_size
-        holes = mask.repeat_interleave(patch, dim=1).repeat_interleave(patch, dim=2)[:, None]
+        holes = mask.bool().repeat_interleave(patch, dim=1).repeat_interleave(patch, dim=2)[:, None]
         return torch.where(holes, F.interpolate(prediction, size=images.shape[2:]), images)

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 State = dict[str, Tensor]
+SPREAD = 0.1
+"""Of random weights: wide enough that every part of a small network matters to the result, so that no error hides."""
 
 
 def swin_file(
@@ -57,7 +59,7 @@ def vit_file(*, dim: int, depth: int, heads: int, size: int, patch: int) -> Stat
     state: State = {"encoder.mask_token": _random(1, 1, dim), "encoder.cls_token": _random(1, 1, dim)}
     _linear(state, "encoder.patch_embed.proj", dim, 3, patch, patch)
     state["encoder.rel_pos_bias.relative_position_bias_table"] = _random((2 * side - 1) ** 2 + 3, heads)
-    state["encoder.rel_pos_bias.relative_position_index"] = torch.zeros(side**2 + 1, side**2 + 1, dtype=torch.long)
+    state["encoder.rel_pos_bias.relative_position_index"] = _index_with_class_token(side)
     for block in range(depth):
         at = f"encoder.blocks.{block}"
         for word in ("gamma_1", "gamma_2", "attn.q_bias", "attn.v_bias"):
@@ -145,9 +147,7 @@ def vit_features(state: State, images: Tensor, mask: Tensor, *, normed: bool = T
     x = torch.cat((state["encoder.cls_token"].expand(len(x), -1, -1), x.flatten(1, 2)), dim=1)
     table = state["encoder.rel_pos_bias.relative_position_bias_table"]
     heads = table.shape[1]
-    bias = torch.zeros(side**2 + 1, side**2 + 1, heads)
-    bias[1:, 1:] = table[_index(side).flatten()].reshape(side**2, side**2, heads)
-    bias[0, :], bias[:, 0], bias[0, 0] = table[-3], table[-2], table[-1]
+    bias = table[_index_with_class_token(side).flatten()].reshape(side**2 + 1, side**2 + 1, heads)
     block = 0
     while f"encoder.blocks.{block}.gamma_1" in state:
         at = f"encoder.blocks.{block}"
@@ -179,18 +179,23 @@ def loss(images: Tensor, prediction: Tensor, mask: Tensor, *, window: int = 0) -
 
 
 def _normalised(images: Tensor, window: int) -> Tensor:
-    """Every window gathered whole, its moments taken over what lies inside the image."""
+    """Moments of each window, cut at the border, by tables of sums in float64."""
+    exact = images.double()
+    count = _window_sums(torch.ones_like(exact), window)
+    mean = _window_sums(exact, window) / count
+    variance = (_window_sums(exact**2, window) - count * mean**2) / (count - 1)
+    return ((exact - mean) / (variance.clamp_min(0) + 1e-6).sqrt()).float()
+
+
+def _window_sums(values: Tensor, window: int) -> Tensor:
+    """Sums over windows centred on each pixel: four corners of the sums over everything above and left of a pixel."""
     half = window // 2
-    inside = F.unfold(F.pad(torch.ones_like(images[:1, :1]), (half,) * 4), window).double()
-    out = torch.empty_like(images)
-    for channel in range(images.shape[1]):
-        seen = F.unfold(F.pad(images[:, channel : channel + 1], (half,) * 4), window).double()
-        count = inside.sum(dim=1)
-        mean = seen.sum(dim=1) / count
-        variance = (((seen - mean[:, None]) * inside) ** 2).sum(dim=1) / (count - 1)
-        flat = (images[:, channel].flatten(1) - mean) / (variance + 1e-6).sqrt()
-        out[:, channel] = flat.reshape(images[:, channel].shape).float()
-    return out
+    table = F.pad(values.cumsum(2).cumsum(3), (1, 0, 1, 0))
+    (top, bottom), (left, right) = (
+        ((at - half).clamp_min(0), (at + half + 1).clamp_max(len(at))) for at in map(torch.arange, values.shape[2:])
+    )
+    below, above = table[:, :, bottom], table[:, :, top]
+    return below[..., right] - below[..., left] - above[..., right] + above[..., left]
 
 
 def _hidden(state: State, images: Tensor, mask: Tensor, *, norm: bool) -> Tensor:
@@ -205,6 +210,14 @@ def _index(win: int) -> Tensor:
     at = torch.cartesian_prod(torch.arange(win), torch.arange(win))
     apart = at[:, None] - at[None, :] + win - 1
     return apart[..., 0] * (2 * win - 1) + apart[..., 1]
+
+
+def _index_with_class_token(side: int) -> Tensor:
+    """The last three rows of the table: from the class token to a patch, from a patch to it, and to itself."""
+    index = torch.empty(side**2 + 1, side**2 + 1, dtype=torch.long)
+    index[1:, 1:], first = _index(side), (2 * side - 1) ** 2
+    index[0], index[:, 0], index[0, 0] = first, first + 1, first + 2
+    return index
 
 
 def _coordinates(win: int, pretrained: int) -> Tensor:
@@ -245,5 +258,4 @@ def _norm(state: State, at: str, width: int) -> None:
 
 
 def _random(*shape: int) -> Tensor:
-    """Wide enough that every part matters to the result, small enough that rounding does not."""
-    return torch.randn(*shape) * 0.1
+    return torch.randn(*shape) * SPREAD

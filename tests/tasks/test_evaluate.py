@@ -11,6 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import center_crop, resize
 
 import simmim
 from simmim.data import open_source
@@ -99,6 +101,21 @@ def test_two_processes_judge_every_image_once(classifier: Path, tmp_path: Path) 
     assert two["loss"] == pytest.approx(one["loss"], rel=1e-6)
     for name in ("predictions.csv", "confusion.png"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_weights_of_another_program_are_judged_as_the_published_ones(classifier: Path, tmp_path: Path) -> None:
+    """No recipe says how to look: the shorter side at 256/224 of the size, bicubic, and the middle of that."""
+    simmim.export_weights(classifier, to="timm", out=tmp_path / "timm")
+    simmim.import_weights(tmp_path / "timm", out=tmp_path / "back")
+    result = simmim.evaluate(tmp_path / "back", data="digits")
+    model, words = plain_timm(classifier / "classifier.safetensors")
+    source = open_source("digits", split="test", labelled=True)
+    larger = resize(torch.from_numpy(pixels_of(source)), [9, 9], InterpolationMode.BICUBIC, antialias=True)
+    with torch.no_grad():
+        named = model(normalised(center_crop(larger, [8, 8]).numpy(), words)).argmax(dim=1).numpy()
+    assert result.images == 797
+    assert result.top1 == pytest.approx(float((named == labels_of(source)).mean()), abs=3 / 797)
+    assert [score.name for score in result.classes] == list("0123456789")
 
 
 def test_the_calibration_error_is_that_of_its_definition() -> None:

@@ -11,6 +11,8 @@ import torch
 from simmim.tasks.export import export_weights
 from simmim.tasks.load import load, load_encoder
 from simmim.tasks.passport import import_weights
+from simmim.weights.adapt import Wanted
+from simmim.weights.passport import read_passport
 from simmim.weights.pickles import read_foreign
 from weights.foreign import huggingface_model, official_case
 
@@ -21,9 +23,9 @@ def test_the_official_layout_and_back_is_equal_bit_for_bit(kind: str, tmp_path: 
     import_weights(case.path, out=tmp_path / "run")
     export_weights(tmp_path / "run", to="official", out=tmp_path / "out")
     back = read_foreign(tmp_path / "out" / "checkpoint.pth").tensors
-    index = "encoder.rel_pos_bias.relative_position_index"  # the case has none worth comparing
     assert back.keys() == case.state.keys()
-    assert all(torch.equal(back[name], case.state[name]) for name in back if name != index)
+    assert all(torch.equal(back[name], case.state[name]) for name in back)
+    assert all(back[name].dtype == case.state[name].dtype for name in back)
     assert torch.equal(
         load(tmp_path / "out" / "checkpoint.pth")(case.images, case.mask).loss,
         load(case.path)(case.images, case.mask).loss,
@@ -79,14 +81,30 @@ def test_onnx_runs_any_number_of_images(tmp_path: Path) -> None:
     assert np.abs(pooled - ours.mean(dim=(2, 3)).numpy()).max() < 1e-4
 
 
+def test_the_official_layout_keeps_how_pixels_are_normalised(tmp_path: Path) -> None:
+    case = official_case("swin", tmp_path)
+    assert not any("mean and std" in note for note in read_passport(case.path).notes)
+    state = {**read_foreign(case.path).tensors}
+    config = {"DATA": {"IMG_SIZE": 64, "MEAN": [0.1, 0.2, 0.3], "STD": [0.4, 0.5, 0.6]}}
+    torch.save({"model": state, "config": config}, tmp_path / "own.pth")
+    export_weights(tmp_path / "own.pth", to="official", out=tmp_path / "out")
+    encoder: Any = load_encoder(tmp_path / "out" / "checkpoint.pth")
+    assert encoder.pretrained_cfg["mean"] == (0.1, 0.2, 0.3)
+    assert encoder.pretrained_cfg["std"] == (0.4, 0.5, 0.6)
+
+
 def test_what_a_layout_cannot_hold_is_said(tmp_path: Path) -> None:
     huggingface_model("vit").save_pretrained(tmp_path / "in")
     with pytest.raises(ValueError, match="cannot hold this one"):
         export_weights(tmp_path / "in", to="official", out=tmp_path / "out")
     case = official_case("swin", tmp_path)
-    import_weights(case.path, out=tmp_path / "wide", image_size=(64, 128))
+    import_weights(case.path, out=tmp_path / "wide", wanted=Wanted(image_size=(64, 128)))
     with pytest.raises(ValueError, match="take square images"):
         export_weights(tmp_path / "wide", to="hf", out=tmp_path / "out")
+    shape = {"dim": 8, "depths": (2, 2), "heads": (1, 2), "size": 32, "window": 8}
+    small = official_case("swin", tmp_path / "wide", config=False, shape=shape)
+    with pytest.raises(ValueError, match="windows of 8 tokens in every stage, and the last map of this one is 4x4"):
+        export_weights(small.path, to="hf", out=tmp_path / "small")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a").touch()
     with pytest.raises(ValueError, match="is not empty"):

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_rel
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import cross_val_predict, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
@@ -12,7 +13,7 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 from simmim.encoders.layers import Place
 from simmim.tasks import frozen_classifiers as classifiers
 from simmim.tasks.features import Features
-from simmim.tasks.frozen_classifiers import Knn, Linear
+from simmim.tasks.frozen_classifiers import Found, Knn, Linear
 from simmim.tasks.probe import judge
 
 
@@ -101,3 +102,52 @@ def test_only_wanted_places_are_chosen_and_of_equals_the_last() -> None:
     asked = {place: held_out.at[Place(2, "mean")] for place in held_out.at}
     probed = judge(training._replace(at=same), held_out._replace(at=asked), wanted=list(same), seed=0)
     assert (probed.layer, probed.knn_layer) == (3, 3)
+
+
+def test_clearly_better_is_more_than_one_standard_error_of_the_paired_difference() -> None:
+    """The t statistic of SciPy's paired test is that difference in standard errors."""
+    generator, found = np.random.default_rng(0), []
+    for _ in range(200):
+        one, other = (generator.random((2, 60)) < generator.uniform(0.5, 0.9, (2, 1))).astype(bool)
+        clear = classifiers.clearly_better(Found(None, one), Found(None, other))
+        assert clear == (ttest_rel(one.astype(float), other.astype(float)).statistic > 1)
+        found.append(clear)
+    assert 20 < sum(found) < 180
+    same = Found(None, one)
+    assert not classifiers.clearly_better(same, same)
+
+
+def test_what_was_named_rightly_is_said_image_by_image() -> None:
+    learn, learned = _digits(0, 200)
+    folds = classifiers.folds_of(learned, 0)
+    found = classifiers.search_linear(learn, learned, folds, [1e-2])
+    theirs = cross_val_predict(_theirs(Linear(1e-2)), learn, learned, cv=folds) == learned
+    assert (found.hits != theirs).sum() <= 1
+    assert found.accuracy == found.hits.mean()
+    assert 0.1 < found.accuracy < 1
+
+
+def test_a_layer_that_is_better_by_chance_does_not_push_out_the_last() -> None:
+    """Layers 1 and 3 are the digits with equal noise; which of them a cross-validation prefers is luck."""
+    pixels, labels = load_digits(return_X_y=True)
+    lucky = 0
+    for seed in range(6):
+        noisy = {
+            Place(layer, "mean"): (pixels + np.random.default_rng(10 * seed + layer).normal(0, 6, pixels.shape)).astype(
+                np.float32
+            )
+            for layer in (1, 3)
+        }
+        sides = [
+            Features(
+                {place: each[part] for place, each in noisy.items()}, labels[part].astype(np.int64), np.arange(100), {}
+            )
+            for part in (slice(0, 100), slice(100, 200))
+        ]
+        probed = judge(sides[0], sides[1], wanted=list(noisy), seed=0)
+        first, last = probed.curve
+        ahead = round(100 * (first.linear_cross_validation - last.linear_cross_validation))
+        lucky += ahead > 0
+        if ahead <= 1:  # one image is never more than a standard error
+            assert probed.layer == 3
+    assert lucky, "else nothing was shown"

@@ -71,23 +71,20 @@ def test_the_last_layer_is_as_right_as_in_scikit_learn(run: Path, features: Feat
     assert min(probed.linear_accuracy, probed.knn_accuracy) > 0.13  # one in ten by guessing
 
 
-def test_the_choice_is_the_best_of_the_curve_in_cross_validation(probed) -> None:
+def test_the_choice_is_a_point_of_the_curve_as_good_as_its_best_but_for_chance(probed) -> None:
     assert [(point.layer, point.pooling) for point in probed.curve] == [
         (layer, pooling) for layer in (1, 2, 3) for pooling in ("mean", "cls")
     ]
-    best = max(probed.curve, key=lambda point: (point.linear_cross_validation, point.layer))
-    assert (best.layer, best.pooling, best.linear_held_out, best.regularisation) == (
-        probed.layer,
-        probed.pooling,
-        probed.linear_accuracy,
-        probed.regularisation,
-    )
-    near = max(probed.curve, key=lambda point: (point.knn_cross_validation, point.layer))
-    assert (near.layer, near.pooling, near.knn_held_out) == (
-        probed.knn_layer,
-        probed.knn_pooling,
-        probed.knn_accuracy,
-    )
+    points = {(point.layer, point.pooling): point for point in probed.curve}
+    linear, knn = points[probed.layer, probed.pooling], points[probed.knn_layer, probed.knn_pooling]
+    assert (linear.linear_held_out, linear.regularisation) == (probed.linear_accuracy, probed.regularisation)
+    assert (knn.knn_held_out, knn.neighbours) == (probed.knn_accuracy, probed.neighbours)
+    for kind, chosen in (("linear", linear), ("knn", knn)):
+        name = f"{kind}_cross_validation"
+        best = max(probed.curve, key=lambda point: (getattr(point, name), point.layer))
+        assert chosen.layer >= best.layer
+        # of 100 images, differing on at most all: a standard error is a tenth at most
+        assert 0 <= getattr(best, name) - getattr(chosen, name) <= 0.1
 
 
 def test_the_run_keeps_result_and_picture(probed, run: Path) -> None:

@@ -23,23 +23,38 @@ class Case(NamedTuple):
     loss: Tensor
 
 
-def official_case(kind: str, folder: Path, *, config: bool = True) -> Case:
+SMALL: dict[str, dict[str, Any]] = {
+    "swin": {"dim": 8, "depths": (2, 2, 2), "heads": (1, 2, 4), "size": 64, "window": 4},
+    "swinv2": {"dim": 8, "depths": (2, 2, 2), "heads": (1, 2, 4), "size": 64, "window": 4},
+    "vit": {"dim": 16, "depth": 2, "heads": 2, "size": 64, "patch": 16},
+}
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "swin": {"dim": 128, "depths": (2, 2, 18, 2), "heads": (4, 8, 16, 32), "size": 192, "window": 6},
+    "swinv2": {"dim": 128, "depths": (2, 2, 18, 2), "heads": (4, 8, 16, 32), "size": 192, "window": 12},
+    "vit": {"dim": 768, "depth": 12, "heads": 12, "size": 224, "patch": 16},
+}
+"""Swin-B, SwinV2-B and ViT-B as the official recipes pre-train them."""
+
+
+def official_case(
+    kind: str, folder: Path, *, config: bool = True, shape: dict[str, Any] | None = None, images: int = 2
+) -> Case:
     """A file of `kind` (swin, swinv2, vit) with the pickled configuration, and the published formulas' answers."""
     torch.manual_seed(3)
-    size, patch = (64, 16) if kind == "vit" else (64, 4)
-    if kind == "vit":
-        state = official.vit_file(dim=16, depth=2, heads=2, size=size, patch=patch)
-    else:
-        shape = {"dim": 8, "depths": (2, 2, 2), "heads": (1, 2, 4), "size": size, "window": 4}
-        state = official.swin_file(**shape, version=2 if kind == "swinv2" else 1)
+    shape = shape or SMALL[kind]
+    size, patch = shape["size"], shape.get("patch", 4)
+    version = 2 if kind == "swinv2" else 1
+    state = official.vit_file(**shape) if kind == "vit" else official.swin_file(**shape, version=version)
     window = 47 if kind == "swinv2" else 0
     path = folder / f"{kind}.pth"
     said: dict[str, Any] = {"config": official_config(kind, size, window)} if config else {}
     torch.save({"model": state, "epoch": 99, "max_accuracy": 0.0, **said}, path)
-    images, mask = torch.randn(2, 3, size, size), torch.rand(2, size // patch, size // patch) < 0.6
-    features = (official.vit_features if kind == "vit" else official.swin_features)(state, images, mask)
-    prediction = official.decode(state, features)
-    return Case(path, state, images, mask, features, prediction, official.loss(images, prediction, mask, window=window))
+    pictures, mask = torch.randn(images, 3, size, size), torch.rand(images, size // patch, size // patch) < 0.6
+    with torch.no_grad():
+        features = (official.vit_features if kind == "vit" else official.swin_features)(state, pictures, mask)
+        prediction = official.decode(state, features)
+        loss = official.loss(pictures, prediction, mask, window=window)
+    return Case(path, state, pictures, mask, features, prediction, loss)
 
 
 def official_config(kind: str, size: int, window: int) -> Any:

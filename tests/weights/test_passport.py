@@ -1,16 +1,20 @@
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
+from timm.scheduler import CosineLRScheduler
 
 from reference import official
-from simmim.tasks.load import load, load_encoder, load_with_settings
+from simmim.tasks.load import encoder_path, load, load_encoder, load_with_settings
 from simmim.tasks.passport import import_weights
 from simmim.weights.adapt import Wanted
 from simmim.weights.passport import read_passport
-from weights.foreign import huggingface_model, official_case
+from weights.foreign import huggingface_model, official_case, official_config
 
 KINDS = ["swin", "swinv2", "vit"]
 
@@ -131,6 +135,10 @@ def test_an_imported_folder_is_a_run(tmp_path: Path) -> None:
     assert torch.equal(encoder.patch_embed.proj.weight, case.state["encoder.patch_embed.proj.weight"])
     with pytest.raises(ValueError, match="is not empty"):
         import_weights(case.path, out=tmp_path / "run")
+    with pytest.raises(ValueError, match="is a run of simmim already"):
+        import_weights(tmp_path / "run", out=tmp_path / "again")
+    with pytest.raises(ValueError, match=r"is of another program; first: simmim import .*swin.pth --out DIR"):
+        encoder_path(case.path)
 
 
 def test_too_little_that_matches_is_refused_unless_asked_for(tmp_path: Path) -> None:
@@ -141,7 +149,15 @@ def test_too_little_that_matches_is_refused_unless_asked_for(tmp_path: Path) -> 
         ValueError, match=r"74% of the tensors match, and 95% are asked for. Missing: layers.0.blocks.0.mlp"
     ):
         read_passport(tmp_path / "less.pth")
-    assert read_passport(tmp_path / "less.pth", least=0.5).match.count("missing") == 24
+    for name in ("one", "two"):
+        done = import_weights(tmp_path / "less.pth", out=tmp_path / name, least=0.5)
+    assert done.counts["missing"] == 24
+    assert done.changes["layers.0.blocks.0.mlp.fc1.weight"] == "not in the file: it starts at random"
+    encoders: Any = [load_encoder(tmp_path / name) for name in ("one", "two")]
+    first, again = (encoder.layers[0].blocks[0] for encoder in encoders)
+    assert torch.equal(first.attn.qkv.weight, case.state["encoder.layers.0.blocks.0.attn.qkv.weight"])
+    assert torch.equal(first.mlp.fc1.weight, again.mlp.fc1.weight)
+    assert 0.01 < float(first.mlp.fc1.weight.detach().std()) < 0.03  # as Swin is initialised
 
 
 def test_what_a_file_is_not_is_said(tmp_path: Path) -> None:
@@ -165,7 +181,7 @@ def test_another_size_window_and_channels(tmp_path: Path) -> None:
     assert (done.blueprint.window, done.blueprint.channels) == (6, 5)
     assert done.changes["layers.0.blocks.0.attn.relative_position_bias_table"] == "(49, 1) to (121, 1)"
     assert done.changes["window"] == "4 to 6 tokens a side"
-    import_weights(case.path, out=tmp_path / "wide", image_size=(64, 128), channels=1)
+    import_weights(case.path, out=tmp_path / "wide", wanted=Wanted(image_size=(64, 128), channels=1))
     model = load(tmp_path / "wide")
     said = model(torch.zeros(1, 1, 64, 128), torch.ones(1, 16, 32, dtype=torch.bool))
     assert said.prediction.shape == (1, 1, 64, 128)
@@ -176,7 +192,7 @@ def test_equal_channels_give_what_three_gave(tmp_path: Path) -> None:
     case = official_case("vit", tmp_path)
     grey = case.images[:, :1]
     before = load_encoder(case.path).patch_embed(grey.expand(-1, 3, -1, -1))  # pyright: ignore
-    import_weights(case.path, out=tmp_path / "one", channels=1)
+    import_weights(case.path, out=tmp_path / "one", wanted=Wanted(channels=1))
     assert torch.allclose(load_encoder(tmp_path / "one").patch_embed(grey), before, atol=1e-5)  # pyright: ignore
 
 
@@ -184,7 +200,7 @@ def test_swinv2_measures_a_new_window_in_the_old_one(tmp_path: Path) -> None:
     case = official_case("swinv2", tmp_path)
     done = read_passport(case.path, wanted=Wanted(image_size=(128, 128)))
     assert (done.blueprint.window, done.blueprint.pretrained_windows) == (8, (4, 4, 4))
-    import_weights(case.path, out=tmp_path / "large", image_size=(128, 128))
+    import_weights(case.path, out=tmp_path / "large", wanted=Wanted(image_size=(128, 128)))
     model: Any = load(tmp_path / "large")
     attention = model.encoder.backbone.layers[0].blocks[0].attn
     assert float(attention.relative_coords_table.max()) == pytest.approx(torch.log2(torch.tensor(1 + 8 * 7 / 3)) / 3)
@@ -192,9 +208,95 @@ def test_swinv2_measures_a_new_window_in_the_old_one(tmp_path: Path) -> None:
 
 def test_the_shared_bias_is_given_to_every_block(tmp_path: Path) -> None:
     case = official_case("vit", tmp_path)
-    import_weights(case.path, out=tmp_path / "blocks", per_block=True)
+    import_weights(case.path, out=tmp_path / "blocks", wanted=Wanted(per_block=True))
     with torch.no_grad():
         shared, own = load_encoder(case.path), load_encoder(tmp_path / "blocks")
         assert torch.allclose(shared.forward_features(case.images), own.forward_features(case.images), atol=1e-6)  # pyright: ignore
     with pytest.raises(ValueError, match="a swin has no shared position bias"):
         read_passport(official_case("swin", tmp_path).path, wanted=Wanted(per_block=True))
+
+
+def _plain_vit(folder: Path, **shape: Any) -> Any:
+    """A ViT of timm with wide weights; its state dict lies in folder/vit.pth."""
+    torch.manual_seed(5)
+    model = timm.create_model("vit_tiny_patch16_224", embed_dim=48, depth=2, num_heads=4, num_classes=0, **shape)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    torch.save(model.state_dict(), folder / "vit.pth")
+    return model.eval()
+
+
+def test_the_heads_of_a_bare_vit_are_guessed_or_said(tmp_path: Path) -> None:
+    theirs, images = _plain_vit(tmp_path, img_size=64), torch.randn(2, 3, 64, 64)
+    guessed = import_weights(tmp_path / "vit.pth", out=tmp_path / "guessed")
+    assert "heads (1, as published for this width; simmim import --heads says another)" in " ".join(guessed.guessed)
+    import_weights(tmp_path / "vit.pth", out=tmp_path / "said", wanted=Wanted(heads=4))
+    wrong, right = (load_encoder(tmp_path / name).forward_features(images) for name in ("guessed", "said"))  # pyright: ignore
+    assert torch.allclose(right, theirs.forward_features(images), atol=1e-5)
+    assert not torch.allclose(wrong, right, atol=1e-2)
+    with pytest.raises(ValueError, match="5 heads do not share 48 channels; allowed: 1, 2, 3, 4, 6"):
+        read_passport(tmp_path / "vit.pth", wanted=Wanted(heads=5))
+    with pytest.raises(ValueError, match=r"the tensors of a swin tell its heads: \(1, 2, 4\); leave --heads out"):
+        read_passport(official_case("swin", tmp_path).path, wanted=Wanted(heads=5))
+
+
+def test_the_name_of_a_timm_model_says_its_heads(tmp_path: Path) -> None:
+    """A folder as timm's hub has it, with a ViT-H: 16 heads, of fewer channels than in most ViTs."""
+    torch.manual_seed(6)
+    shape = {"img_size": 28, "embed_dim": 160, "depth": 1, "num_classes": 0}
+    theirs: Any = timm.create_model("vit_huge_patch14_224", **shape).eval()
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    (tmp_path / "hub").mkdir()
+    save_file(theirs.state_dict(), tmp_path / "hub" / "model.safetensors")
+    config = {"architecture": "vit_huge_patch14_224", "num_classes": 0, "pretrained_cfg": {"input_size": [3, 28, 28]}}
+    (tmp_path / "hub" / "config.json").write_text(json.dumps(config))
+    assert not any("heads" in note for note in read_passport(tmp_path / "hub").notes)
+    images = torch.randn(2, 3, 28, 28)
+    said = load_encoder(tmp_path / "hub").forward_features(images)  # pyright: ignore
+    assert torch.allclose(said, theirs.forward_features(images), atol=1e-5)
+
+
+def test_an_oblong_vit_needs_the_size_of_its_images(tmp_path: Path) -> None:
+    theirs, images = _plain_vit(tmp_path, img_size=(64, 96)), torch.randn(2, 3, 64, 96)
+    with pytest.raises(ValueError, match="not square; say the image size with --image-size"):
+        read_passport(tmp_path / "vit.pth")
+    import_weights(tmp_path / "vit.pth", out=tmp_path / "run", wanted=Wanted(image_size=(64, 96), heads=4))
+    said = load_encoder(tmp_path / "run").forward_features(images)  # pyright: ignore
+    assert torch.allclose(said, theirs.forward_features(images), atol=1e-5)
+
+
+def test_a_swinv2_that_tells_nothing_is_told(tmp_path: Path) -> None:
+    """Weights alone, without index tables and configuration."""
+    case = official_case("swinv2", tmp_path)
+    words = ("relative_position_index", "relative_coords_table", "attn_mask")
+    torch.save(
+        {"model": {name: t for name, t in case.state.items() if not name.endswith(words)}}, tmp_path / "bare.pth"
+    )
+    with pytest.raises(ValueError, match="say it with simmim import --window, and --image-size"):
+        load(tmp_path / "bare.pth")
+    done = import_weights(tmp_path / "bare.pth", out=tmp_path / "run", wanted=Wanted(image_size=(64, 64), window=4))
+    assert not done.changes
+    with torch.no_grad():
+        assert torch.allclose(load(tmp_path / "run")(case.images, case.mask).loss, case.loss, atol=1e-5)
+
+
+def test_half_precision_and_all_that_training_leaves_in_a_file(tmp_path: Path) -> None:
+    case = official_case("swin", tmp_path)
+    layer = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(layer.parameters())
+    layer(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    scheduler = CosineLRScheduler(optimizer, 10, warmup_t=1, t_in_epochs=False)
+    beside = {"optimizer": optimizer.state_dict(), "lr_scheduler": scheduler.state_dict(), "epoch": 3}
+    beside |= {
+        "config": official_config("swin", 64, 0),
+        "max_accuracy": torch.tensor(1.0),
+        "amp": {"loss_scale": 2.0**16},
+    }
+    half = {name: t.bfloat16() if t.is_floating_point() else t for name, t in case.state.items()}
+    torch.save({"model": half, **beside}, tmp_path / "half.pth")
+    model = load(tmp_path / "half.pth")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    with torch.no_grad():
+        assert torch.allclose(model(case.images, case.mask).loss, case.loss, atol=1e-2)

@@ -22,22 +22,22 @@ def import_(
     resize: Annotated[
         Literal["cubic", "linear"], Parameter(help="How bias tables are resampled: as officially, or as timm does.")
     ] = "cubic",
-    least: Annotated[float, Parameter(help="The share of tensors that must match.")] = 0.95,
+    heads: Annotated[int | None, Parameter(help="Attention heads of a plain ViT, where the file does not say.")] = None,
+    least: Annotated[
+        float, Parameter(help="The share of tensors that must match; what is missing starts at random.")
+    ] = 0.95,
     as_json: Json = False,
 ) -> None:
     """Take up the weights of another program: official, Hugging Face, timm, OpenMMLab."""
     from simmim.tasks.passport import import_weights
     from simmim.units import read_size
+    from simmim.weights.adapt import Wanted
 
     size = None if image_size is None else read_size(image_size)
     done = import_weights(
         file,
         out=out,
-        image_size=size,
-        window=window,
-        channels=channels,
-        per_block=per_block,
-        rule=resize,
+        wanted=Wanted(image_size=size, window=window, channels=channels, per_block=per_block, rule=resize, heads=heads),
         least=least,
     )
     if as_json:

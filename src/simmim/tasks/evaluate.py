@@ -17,7 +17,15 @@ from rich.progress import track
 from torch import Tensor
 
 from simmim.config import load, read_yaml
-from simmim.data import Batch, Source, evaluation_batches, open_source, splits_of
+from simmim.data import (
+    Batch,
+    CentreCrop,
+    LabelledDataConfig,
+    Source,
+    evaluation_batches,
+    open_source,
+    splits_of,
+)
 from simmim.engine.distributed import Processes, start_processes
 from simmim.engine.precision import Precision
 from simmim.engine.products import fast_products
@@ -32,6 +40,7 @@ from simmim.weights import EncoderFile, read_encoder
 
 EVALUATION_FILE, CONFUSION_FILE, PREDICTIONS_FILE = "evaluation.json", "confusion.png", "predictions.csv"
 _TOP = 5
+_PUBLISHED_RESIZE = 256 / 224
 
 
 class ClassScore(NamedTuple):
@@ -106,7 +115,7 @@ def evaluate(
         about = read_encoder(file)[1]
         source = processes.from_main(lambda: _open(data, split))
         numbers = processes.from_main(lambda: class_numbers(source.classes, about.classes))
-        settings = load(FinetuneConfig, read_yaml(about.recipe), source=f"the recipe in {file}").data
+        settings = _settings_of(about, file)
         batches = evaluation_batches(
             samples_to_judge(settings, about, source, seed=0),
             batch=batch,
@@ -127,6 +136,13 @@ def evaluate(
         result = _scores(answers, about.classes, unreadable=len(source) - len(answers.place), folder=folder)
         processes.only_main(lambda: _write(result, answers, source, about, data=data))
     return result
+
+
+def _settings_of(about: EncoderFile, file: Path) -> LabelledDataConfig:
+    """How the run looked at what it was judged on; for weights of another program, as the published evaluations do."""
+    if not about.recipe:
+        return LabelledDataConfig(evaluation=CentreCrop(resize=_PUBLISHED_RESIZE), interpolation="bicubic")
+    return load(FinetuneConfig, read_yaml(about.recipe), source=f"the recipe in {file}").data
 
 
 class _Normalised:

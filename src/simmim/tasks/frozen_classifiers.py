@@ -1,10 +1,12 @@
 """The two classifiers on frozen features, nearest neighbours and a linear one, and the search for their settings.
 
 Both see features with mean 0 and spread 1 on what they learn from. A search knows the training part only: every setting is
-judged by cross-validation, and the best is taken.
+judged by cross-validation, and the best is taken. Of two that differ by no more than chance, which is better is not known;
+`clearly_better` says when it is.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -16,6 +18,7 @@ from sklearn.preprocessing import StandardScaler, normalize  # pyright: ignore[r
 
 Matrix = NDArray[np.float32]
 Labels = NDArray[np.int64]
+Hits = NDArray[np.bool_]
 
 COARSE_STRENGTHS = (1e-3, 1e-1, 10.0)
 """Inverse penalties tried at every place."""
@@ -41,10 +44,16 @@ class Knn(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The best setting of a search and its accuracy in cross-validation."""
+    """The best setting of a search, and how it did in cross-validation."""
 
     setting: Any
-    accuracy: float
+    hits: Hits
+    """Which training images it named rightly when they were left out (images,)."""
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the training images that it named rightly when they were left out."""
+        return float(self.hits.mean())
 
 
 def folds_of(labels: Labels, seed: int) -> StratifiedKFold:
@@ -59,6 +68,15 @@ def folds_of(labels: Labels, seed: int) -> StratifiedKFold:
     return StratifiedKFold(min(rarest, _MOST_FOLDS), shuffle=True, random_state=seed)
 
 
+def clearly_better(one: Found, other: Found) -> bool:
+    """Whether one beats the other by more than a standard error of their difference, image by image.
+
+    Both must have been searched with the same folds of the same images, so that what makes an image hard falls out.
+    """
+    gain = one.hits.astype(np.float64) - other.hits
+    return float(gain.mean()) > float(gain.std(ddof=1)) / math.sqrt(len(gain))
+
+
 def fine_strengths(around: float) -> tuple[float, ...]:
     """Half decades around an inverse penalty, over three decades."""
     return tuple(around * step for step in _FINE_STEPS)
@@ -68,11 +86,11 @@ def search_linear(features: Matrix, labels: Labels, folds: StratifiedKFold, stre
     """The inverse penalty that does best; each fit starts from the one with the stronger penalty."""
     ordered = sorted(strengths)
 
-    def judge(learn: Matrix, learned: Labels, ask: Matrix, asked: Labels) -> list[float]:
+    def answer(learn: Matrix, learned: Labels, ask: Matrix) -> Labels:
         model: Any = LogisticRegression(max_iter=2000, warm_start=True)
-        return [float(model.set_params(C=strength).fit(learn, learned).score(ask, asked)) for strength in ordered]
+        return np.stack([model.set_params(C=strength).fit(learn, learned).predict(ask) for strength in ordered])
 
-    return _best([Linear(strength) for strength in ordered], _in_folds(features, labels, folds, judge))
+    return _best([Linear(strength) for strength in ordered], _in_folds(features, labels, folds, answer))
 
 
 def search_knn(features: Matrix, labels: Labels, folds: StratifiedKFold) -> Found:
@@ -80,11 +98,10 @@ def search_knn(features: Matrix, labels: Labels, folds: StratifiedKFold) -> Foun
     left = len(labels) - -(-len(labels) // folds.get_n_splits())
     settings = [Knn(*pair) for pair in itertools.product((k for k in _NEIGHBOURS if k <= left), _TEMPERATURES)]
 
-    def judge(learn: Matrix, learned: Labels, ask: Matrix, asked: Labels) -> list[float]:
-        votes = _votes(learn, learned, ask, settings)
-        return [float(right) for right in np.mean(votes == asked, axis=1)]
+    def answer(learn: Matrix, learned: Labels, ask: Matrix) -> Labels:
+        return _votes(learn, learned, ask, settings)
 
-    return _best(settings, _in_folds(features, labels, folds, judge))
+    return _best(settings, _in_folds(features, labels, folds, answer))
 
 
 def answer_linear(learn: Matrix, learned: Labels, ask: Matrix, setting: Linear) -> Labels:
@@ -124,19 +141,22 @@ def _standardised(learn: Matrix, ask: Matrix) -> tuple[Matrix, Matrix]:
     return scaler.transform(learn), scaler.transform(ask)
 
 
-_Judge = Callable[[Matrix, Labels, Matrix, Labels], list[float]]
+_Answer = Callable[[Matrix, Labels, Matrix], Labels]
+"""What to learn from, its labels and what to ask, to the class under each setting (settings, images asked)."""
 
 
-def _in_folds(features: Matrix, labels: Labels, folds: StratifiedKFold, judge: _Judge) -> list[float]:
-    splits = cast("Iterator[tuple[Labels, Labels]]", folds.split(features, labels))
-    scores = [
-        judge(learn, labels[inside], ask, labels[outside])
-        for inside, outside in splits
-        for learn, ask in [_standardised(features[inside], features[outside])]
-    ]
-    return [float(score) for score in np.mean(scores, axis=0)]
+def _in_folds(features: Matrix, labels: Labels, folds: StratifiedKFold, answer: _Answer) -> Hits:
+    """Which images each setting names rightly when it has not learned from them (settings, images)."""
+    said: Labels | None = None
+    for inside, outside in cast("Iterator[tuple[Labels, Labels]]", folds.split(features, labels)):
+        learn, ask = _standardised(features[inside], features[outside])
+        named = answer(learn, labels[inside], ask)
+        said = np.empty((len(named), len(labels)), dtype=np.int64) if said is None else said
+        said[:, outside] = named
+    assert said is not None, "there are at least two folds"
+    return said == labels
 
 
-def _best(settings: Sequence[Linear | Knn], scores: list[float]) -> Found:
-    best = int(np.argmax(scores))
-    return Found(settings[best], scores[best])
+def _best(settings: Sequence[Linear | Knn], hits: Hits) -> Found:
+    best = int(np.argmax(hits.mean(axis=1)))
+    return Found(settings[best], hits[best])

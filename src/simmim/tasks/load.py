@@ -93,6 +93,10 @@ def _foreign(path: Path) -> Passport:
     passport = read_passport(path)
     for guess in passport.notes:
         _log.warning("%s does not say %s: guessed", path, guess)
+    if passport.match.missing:
+        _log.warning("%s lacks %s, which start at random", path, passport.match.names("missing"))
+    if passport.match.count("left over"):
+        _log.warning("of %s is left over: %s", path, passport.match.names("left over"))
     return passport
 
 
@@ -116,9 +120,11 @@ def encoder_path(run: str | Path) -> Path:
     """Where the encoder of a run lies.
 
     Raises:
-        ValueError: where there is none, saying whether the run is not complete.
+        ValueError: where there is none, saying whether the run is not complete or it is a file of another program.
     """
     path = Path(run)
+    if is_foreign(path):
+        raise ValueError(f"{path} is of another program; first: simmim import {path} --out DIR, then give DIR")
     if path.is_file():
         return path
     for name in (ENCODER_FILE, CLASSIFIER_FILE):

@@ -91,7 +91,7 @@ def write_official(one: Leaving, out: Path) -> Written:
         else:
             notes.append("The head of this run is not the official one, so the file has no decoder.")
     state = {name: tensor.detach().clone() for name, tensor in state.items()}
-    settings = official_settings(blueprint, target_window=one.target_window)
+    settings = official_settings(blueprint, target_window=one.target_window, mean=one.about.mean, std=one.about.std)
     write_atomically(out / OFFICIAL_FILE, lambda part: torch.save({"model": state, "config": settings}, part))
     back = read_passport(out / OFFICIAL_FILE).backbone
     here = one.backbone.state_dict()
@@ -124,6 +124,12 @@ def write_huggingface(one: Leaving, out: Path) -> Written:
     if blueprint.image_size[0] != blueprint.image_size[1]:
         raise ValueError(
             f"Hugging Face's models take square images, this one {blueprint.image_size}; use --to timm or onnx"
+        )
+    last = blueprint.image_size[0] // blueprint.stride
+    if blueprint.family == "swin" and blueprint.window is not None and last < blueprint.window:
+        raise ValueError(
+            f"Hugging Face's Swin has windows of {blueprint.window} tokens in every stage, and the last map of this one is "
+            f"{last}x{last}; use --to timm, official or onnx"
         )
     masked = one.model is not None and one.decoder is not None and blueprint.family != "beit"
     kind = "MaskedImageModeling" if masked else "ImageClassification" if blueprint.classes else "Model"

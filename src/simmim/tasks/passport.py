@@ -1,9 +1,12 @@
 """A foreign checkpoint becomes a model of ours, or a folder that every verb accepts."""
 
 import json
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from simmim.config import to_tree, write_yaml
@@ -21,7 +24,6 @@ from simmim.weights import CLASSIFIER_FILE, ENCODER_FILE, EncoderFile, load_enco
 from simmim.weights.adapt import Wanted, timm_name
 from simmim.weights.match import Fate
 from simmim.weights.passport import LEAST_MATCHED, Passport, read_passport
-from simmim.weights.resize import Rule
 
 
 def config_of(passport: Passport) -> PretrainConfig:
@@ -62,22 +64,33 @@ def model_of(passport: Passport) -> SimMIM:
             "whole masked image model; load_encoder reads it"
         )
     assert passport.mask_token is not None
-    model = build_model(config_of(passport), statistics_of(passport))
+    with _fixed_noise():
+        model = build_model(config_of(passport), statistics_of(passport))
     weights = {f"encoder.backbone.{name}": tensor for name, tensor in passport.backbone.items()}
     weights |= {f"head.0.{word}": tensor for word, tensor in passport.decoder.items()}
-    load_encoder_weights(model, {**weights, "mask_token": passport.mask_token})
+    missing = [f"encoder.backbone.{name}" for name in passport.match.missing]
+    load_encoder_weights(model, {**weights, "mask_token": passport.mask_token}, replaced=missing)
     return model.eval()
 
 
 def encoder_of(passport: Passport) -> nn.Module:
     """The backbone, with its classifier if it has one."""
     about = describe_encoder(passport)
-    backbone = about.create()
-    load_encoder_weights(backbone, passport.backbone)
+    with _fixed_noise():
+        backbone = about.create()
+    load_encoder_weights(backbone, passport.backbone, replaced=passport.match.missing)
     config = getattr(backbone, "pretrained_cfg", None)
     if isinstance(config, dict):
         config.update(input_size=(about.channels, *about.image_size), mean=about.mean, std=about.std)
     return backbone.eval()
+
+
+@contextmanager
+def _fixed_noise() -> Generator[None]:
+    """What a file lacks starts at random, and always the same."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
 
 
 def describe_encoder(passport: Passport) -> EncoderFile:
@@ -123,11 +136,7 @@ def import_weights(
     file: str | Path,
     *,
     out: str | Path,
-    image_size: Size | None = None,
-    window: int | None = None,
-    channels: int | None = None,
-    per_block: bool = False,
-    rule: Rule = "cubic",
+    wanted: Wanted | None = None,
     least: float = LEAST_MATCHED,
 ) -> Imported:
     """Make a folder of ours from a checkpoint of another program.
@@ -135,20 +144,18 @@ def import_weights(
     Args:
         file: a file of torch or safetensors, or a folder of Hugging Face or timm.
         out: the new folder; `probe`, `finetune`, and for a whole model `reconstruct`, accept it as a run.
-        image_size: height and width in pixels, if another one is wanted.
-        window: tokens a side of a window, if another one is wanted; else it grows with the image.
-        channels: of the images, if another number is wanted.
-        per_block: give every block of the paper's ViT a position bias of its own, started from the shared one.
-        rule: how bias tables are resampled: "cubic" as the official code, "linear" as timm.
-        least: the share of tensors that must match.
+        wanted: what shall be otherwise than in the file (image size, window, channels, position biases), and the heads of a
+            plain ViT, which its tensors do not tell.
+        least: the share of tensors that must match; with less than 1, what is missing starts at random.
 
     Raises:
         ValueError: where it cannot be read, too little matches, or the folder is not empty.
     """
+    if RunFolder(file).recipe.exists():
+        raise ValueError(f"{file} is a run of simmim already: every verb takes it as it is")
     folder = RunFolder(out)
     if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
         raise ValueError(f"{out} is not empty; choose another --out")
-    wanted = Wanted(image_size=image_size, window=window, channels=channels, per_block=per_block, rule=rule)
     passport = read_passport(Path(file), wanted=wanted, least=least)
     if passport.pretraining:
         _write_run(folder, passport)

@@ -22,7 +22,7 @@ from simmim.tasks.labelled import open_labelled
 _log = logging.getLogger("simmim")
 
 RESULT_FILE, PICTURE = "probe.json", "probe.png"
-_REFINED = 3  # places whose penalty is searched finely, beside the last layer
+_REFINED = 5  # places whose penalty is searched finely, beside the last layer
 
 
 class Judged(NamedTuple):
@@ -43,14 +43,14 @@ class Probed(NamedTuple):
     """How well frozen features tell the classes apart, on images that were held out; all else was chosen without them."""
 
     layer: int
-    """Where the linear classifier does best in cross-validation on the training part; the last of equals."""
+    """The last one that no other clearly beats (by more than a standard error) in cross-validation on the training part."""
     pooling: str
     linear_accuracy: float
     """There, on the images held out."""
     regularisation: float
     """Inverse strength of the penalty, chosen the same way."""
     knn_layer: int
-    """Where nearest neighbours do best, chosen the same way."""
+    """For nearest neighbours, chosen the same way."""
     knn_pooling: str
     knn_accuracy: float
     neighbours: int
@@ -81,8 +81,9 @@ def probe(
 ) -> Probed:
     """Judge the encoder of a run by its frozen features. Nothing is trained but the probes; images are encoded once.
 
-    Layers and poolings are compared by cross-validation on the training part. (Paper, 4.2: the layer that probes best.) A
-    run folder keeps the result as `probe.json` and the curve as `pictures/probe.png`.
+    Layers and poolings are compared by cross-validation on the training part. (Paper, 4.2: the layer that probes best.) Which
+    of two is better is not known where they differ by less than a standard error, so an earlier layer must clearly beat the
+    later ones to be chosen. A run folder keeps the result as `probe.json` and the curve as `pictures/probe.png`.
 
     Args:
         run: a run folder, or an `encoder.safetensors`.
@@ -117,11 +118,11 @@ def judge(training: Features, held_out: Features, *, wanted: Sequence[Place], se
         wanted: the places that may be chosen; the others are judged for comparison.
         seed: of the folds.
     """
-    linear, knn = _search(training, seed)
+    linear, knn, refined = _search(training, wanted, seed)
     points = {place: _point(place, training, held_out, linear[place], knn[place]) for place in training.at}
     last_layer = max(place.layer for place in points)
     last = [place for place in points if place.layer == last_layer]
-    best_linear, best_knn = (_latest_best(wanted, found) for found in (linear, knn))
+    best_linear, best_knn = _choose([place for place in wanted if place in refined], linear), _choose(wanted, knn)
     chosen, chosen_knn = points[best_linear], points[best_knn]
     return Probed(
         layer=best_linear.layer,
@@ -134,8 +135,8 @@ def judge(training: Features, held_out: Features, *, wanted: Sequence[Place], se
         neighbours=chosen_knn.neighbours,
         temperature=chosen_knn.temperature,
         last_layer=last_layer,
-        last_linear_accuracy=points[_latest_best(last, linear)].linear_held_out,
-        last_knn_accuracy=points[_latest_best(last, knn)].knn_held_out,
+        last_linear_accuracy=points[_choose(last, linear)].linear_held_out,
+        last_knn_accuracy=points[_choose(last, knn)].knn_held_out,
         training_images=len(training.labels),
         held_out_images=len(held_out.labels),
         classes=len(np.unique(training.labels)),
@@ -143,28 +144,38 @@ def judge(training: Features, held_out: Features, *, wanted: Sequence[Place], se
     )
 
 
-def _search(training: Features, seed: int) -> tuple[dict[Place, Found], dict[Place, Found]]:
-    """The best settings at every place: a coarse grid of penalties for all, a fine one for the best and the last."""
+_Searched = dict[Place, Found]
+
+
+def _search(training: Features, wanted: Sequence[Place], seed: int) -> tuple[_Searched, _Searched, set[Place]]:
+    """The best settings at every place, and the places whose penalty was searched finely.
+
+    Those are the last layer and the best of what is wanted by a coarse grid; a place searched coarsely is not comparable
+    with one searched finely.
+    """
     labels, folds = training.labels, classifiers.folds_of(training.labels, seed)
-    linear, knn = dict[Place, Found](), dict[Place, Found]()
+    linear, knn = _Searched(), _Searched()
     with bar("comparing layers", total=len(training.at)) as advance:
         for place, features in training.at.items():
             linear[place] = classifiers.search_linear(features, labels, folds, classifiers.COARSE_STRENGTHS)
             knn[place] = classifiers.search_knn(features, labels, folds)
             advance(1)
     deepest = max(place.layer for place in linear)
-    ranked = sorted(linear, key=lambda place: -linear[place].accuracy)
+    ranked = sorted(wanted, key=lambda place: (-linear[place].accuracy, -place.layer))
     refined = dict.fromkeys([*ranked[:_REFINED], *(place for place in linear if place.layer == deepest)])
     with bar("searching the penalty", total=len(refined)) as advance:
         for place in refined:
             strengths = classifiers.fine_strengths(linear[place].setting.strength)
             linear[place] = classifiers.search_linear(training.at[place], labels, folds, strengths)
             advance(1)
-    return linear, knn
+    return linear, knn, set(refined)
 
 
-def _latest_best(places: Sequence[Place], found: dict[Place, Found]) -> Place:
-    return max(places, key=lambda place: (found[place].accuracy, place.layer))
+def _choose(places: Sequence[Place], found: _Searched) -> Place:
+    """The latest layer that the best place does not clearly beat; the better of its poolings."""
+    best = max(places, key=lambda place: (found[place].accuracy, place.layer))
+    level = [place for place in places if not classifiers.clearly_better(found[best], found[place])]
+    return max(level, key=lambda place: (place.layer, found[place].accuracy))
 
 
 def _point(place: Place, training: Features, held_out: Features, linear: Found, knn: Found) -> Judged:

@@ -27,12 +27,17 @@ class Wanted:
     """What a person wants otherwise than it is in the file; what is left out stays."""
 
     image_size: Size | None = None
+    """Height and width in pixels."""
     window: int | None = None
+    """Tokens a side of a window; else it grows with the image."""
     channels: int | None = None
+    """Of the images."""
     per_block: bool = False
-    """BEiT: a position bias for every block, started from the shared one."""
+    """The paper's ViT: a position bias for every block, started from the shared one."""
     rule: Rule = "cubic"
-    """How bias tables are resampled."""
+    """How bias tables are resampled: "cubic" as the official code, "linear" as timm."""
+    heads: int | None = None
+    """Attention heads of a plain ViT, which its tensors do not tell."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,10 @@ def _spread(weights: dict[str, Tensor], blueprint: Blueprint) -> dict[str, str]:
 def _target(blueprint: Blueprint, wanted: Wanted) -> Blueprint:
     if wanted.window is not None and blueprint.window is None:
         raise ValueError(f"a {blueprint.family} has no window; leave --window out")
+    if wanted.heads is not None and blueprint.family != "vit":
+        raise ValueError(
+            f"the tensors of a {blueprint.family} tell its heads: {blueprint.num_heads}; leave --heads out"
+        )
     if wanted.per_block and blueprint.family != "beit":
         raise ValueError(f"a {blueprint.family} has no shared position bias that could be copied to every block")
     size = wanted.image_size or blueprint.image_size

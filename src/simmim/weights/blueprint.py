@@ -13,7 +13,7 @@ from simmim.weights.layout import Family
 
 _TABLE = "attn.relative_position_bias_table"
 _MLP = 4
-_HEAD_WIDTH = 64  # of every published plain ViT; its tensors do not tell
+_HEAD_WIDTH, _HUGE = 64, {1280: 16}  # the published plain ViTs, Ti to L and H, whose tensors do not tell their heads
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ def read_blueprint(
     Args:
         backbone: by timm's names.
         buffers: index tables and masks, by timm's names; the official code stores them.
-        hints: image_size, window, num_heads, pretrained_windows, where the file or a person says them.
+        hints: image_size, window, num_heads, pretrained_windows, where the file or a person says them; wanted_window and
+            wanted_size are taken where nothing else tells.
 
     Raises:
         ValueError: where the tensors are of no backbone that is known here, or do not tell what is needed.
@@ -121,6 +122,10 @@ def _depths(backbone: Mapping[str, Tensor]) -> tuple[int, ...]:
         elif words[0] == "blocks":
             found.setdefault(0, set()).add(int(words[1]))
     return tuple(max(found[stage]) + 1 for stage in sorted(found))
+
+
+def _divisors(number: int) -> str:
+    return ", ".join(str(each) for each in range(1, number // 8 + 1) if number % each == 0)
 
 
 def _classes(backbone: Mapping[str, Tensor]) -> int:
@@ -187,6 +192,8 @@ def _image_size(
     """As it was said; else by the windows of the first shifted block; else such that the last map is one window."""
     if "image_size" in hints:
         return hints["image_size"], ()
+    if hints.get("wanted_size") and not any(windows):
+        return hints["wanted_size"], ()  # nothing in the weights depends on it
     mask = buffers.get("layers.0.blocks.1.attn_mask")
     if mask is not None and _root(mask.shape[0]):
         side = _root(mask.shape[0]) * _root(mask.shape[1]) * plain["patch_size"]
@@ -223,10 +230,16 @@ def _one_size(
         if "num_heads" in hints:
             heads = hints["num_heads"][0]
         else:
-            heads = max(plain["embed_dim"] // _HEAD_WIDTH, 1)
-            guessed = (f"the number of heads ({heads}: {_HEAD_WIDTH} channels each)",)
-    size = hints.get("image_size") or (side * plain["patch_size"],) * 2
-    if not size[0]:
+            heads = _HUGE.get(plain["embed_dim"]) or max(plain["embed_dim"] // _HEAD_WIDTH, 1)
+            guessed = (
+                f"the number of heads ({heads}, as published for this width; simmim import --heads says another)",
+            )
+        if plain["embed_dim"] % heads:
+            raise ValueError(
+                f"{heads} heads do not share {plain['embed_dim']} channels; allowed: {_divisors(plain['embed_dim'])}"
+            )
+    size = hints.get("image_size") or ((side * plain["patch_size"],) * 2 if side > 0 else hints.get("wanted_size"))
+    if not size:
         raise ValueError("the grid of its patches is not square; say the image size with --image-size HEIGHTxWIDTH")
     return Blueprint(
         family=family,

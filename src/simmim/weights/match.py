@@ -32,6 +32,11 @@ class Match:
         found = counts["taken"] + counts["derived"]
         return found / max(found + counts["left over"] + counts["missing"], 1)
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The tensors that the model has and the file does not, by our names."""
+        return tuple(row.ours for row in self.rows if row.fate == "missing")
+
     def count(self, fate: Fate) -> int:
         """How many rows have this fate."""
         return sum(row.fate == fate for row in self.rows)

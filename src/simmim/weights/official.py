@@ -70,6 +70,10 @@ def _read_settings(pieces: Pieces, settings: Mapping[str, Any]) -> None:
     windows = said(settings, f"MODEL.{block}.PRETRAINED_WINDOW_SIZES")
     if isinstance(windows, list | tuple) and any(cast("list[int]", windows)):
         pieces.hints["pretrained_windows"] = tuple(cast("list[int]", windows))
+    for word in ("mean", "std"):  # ours: the official code knows ImageNet's alone
+        numbers = said(settings, f"DATA.{word.upper()}")
+        if isinstance(numbers, list | tuple):
+            pieces.hints[word] = tuple(cast("list[float]", numbers))
     normalised = said(settings, "MODEL.SIMMIM.NORM_TARGET.ENABLE")
     if normalised is not None:
         side = said(settings, "MODEL.SIMMIM.NORM_TARGET.PATCH_SIZE")
@@ -80,8 +84,10 @@ def _read_settings(pieces: Pieces, settings: Mapping[str, Any]) -> None:
             pieces.hints[hint] = value
 
 
-def official_settings(blueprint: Blueprint, *, target_window: int) -> dict[str, Any]:
-    """What the official configuration would say, as plain words and numbers."""
+def official_settings(
+    blueprint: Blueprint, *, target_window: int, mean: tuple[float, ...], std: tuple[float, ...]
+) -> dict[str, Any]:
+    """What the official configuration would say, as plain words and numbers; and the statistics of the pixels."""
     kind = {"swin": "swin", "swinv2": "swinv2", "beit": "vit"}[blueprint.family]
     plain = blueprint.family == "beit"
     block: dict[str, Any] = {
@@ -98,6 +104,10 @@ def official_settings(blueprint: Blueprint, *, target_window: int) -> dict[str, 
     height, width = blueprint.image_size
     target = {"ENABLE": bool(target_window), "PATCH_SIZE": target_window or 47}
     return {
-        "DATA": {"IMG_SIZE": height if height == width else [height, width]},
+        "DATA": {
+            "IMG_SIZE": height if height == width else [height, width],
+            "MEAN": list(mean),
+            "STD": list(std),
+        },
         "MODEL": {"TYPE": kind, kind.upper(): block, "SIMMIM": {"NORM_TARGET": target}},
     }

@@ -59,7 +59,7 @@ def read_passport(path: Path, *, wanted: Wanted | None = None, least: float = LE
 
     Args:
         path: a file of torch or safetensors, or a folder of Hugging Face or timm.
-        wanted: another image size, window or number of channels.
+        wanted: another image size, window or number of channels; and the heads of a plain ViT.
         least: the share of tensors that must match.
 
     Raises:
@@ -69,7 +69,9 @@ def read_passport(path: Path, *, wanted: Wanted | None = None, least: float = LE
     file = read_foreign(path)
     layout = _recognise(file)
     pieces = layout.read(file.tensors, file.settings)
-    hints = {**pieces.hints, "wanted_window": wanted.window}
+    hints = {**pieces.hints, "wanted_window": wanted.window, "wanted_size": wanted.image_size}
+    if wanted.heads is not None:
+        hints["num_heads"] = (wanted.heads,)
     try:
         blueprint = read_blueprint(pieces.backbone, pieces.buffers, hints)
     except (ValueError, KeyError, IndexError) as error:
@@ -131,13 +133,13 @@ def _adapted(
             f"{file.path}: its head gives {decoder['weight'].shape[0]} numbers a cell, and {before} channels of "
             f"{blueprint.stride}x{blueprint.stride} px are {before * blueprint.stride**2}"
         )
-    changes = dict(adapted.changes)
+    changes = dict(adapted.changes) | dict.fromkeys(match.missing, "not in the file: it starts at random")
     if channels != before:
         decoder = {word: fit_output_channels(tensor, before, channels) for word, tensor in decoder.items()}
         changes |= {f"head.0.{word}": f"{before} to {channels} channels" for word in decoder}
     window, notes = _target_window(pieces, blueprint, layout)
     mean, std, said = _statistics(file, pieces, channels)
-    if not said:
+    if not said and not (layout.name == "official" and before == len(IMAGENET_MEAN)):  # it knows no others
         notes.append("mean and std of the pixels (ImageNet's)")
     return Passport(
         layout=layout.name,

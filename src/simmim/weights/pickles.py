@@ -140,7 +140,9 @@ def _read_torch(path: Path, start: bytes) -> Any:
                 f"{path} is refused: its pickle asks for {wanted[1]}, which weights do not need. Nothing of it was run. If "
                 "you trust its author, ask for a file of plain weights (safetensors, or torch.save(model.state_dict()))"
             ) from error
-        raise DamagedFile(f"{path} cannot be read, it is cut or damaged: {said.splitlines()[0][:120]}") from error
+        raise DamagedFile(
+            f"{path} cannot be read, it is cut or damaged: {said.splitlines()[0].split('. ')[0][:120]}"
+        ) from error
 
 
 def _unpacked(value: Any) -> tuple[dict[str, Tensor], Mapping[str, Any]]:

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
+import timm
+import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from simmim.weights.layout import Layout, Pieces
@@ -25,9 +28,19 @@ class Timm(Layout):
         return pieces
 
 
+def _shape_of(name: object) -> dict[str, Any]:
+    """What the name of a plain ViT says and its tensors do not."""
+    if not isinstance(name, str) or not timm.is_model(name):
+        return {}
+    with torch.device("meta"):
+        model = timm.create_model(name, pretrained=False)
+    plain = isinstance(model, VisionTransformer)
+    return {"num_heads": int(cast(Any, model).blocks[0].attn.num_heads)} if plain else {}
+
+
 def _hints(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What a folder's config.json says."""
-    arguments = cast("Mapping[str, Any]", settings.get("model_args", {}))
+    arguments = {**_shape_of(settings.get("architecture")), **cast("Mapping[str, Any]", settings.get("model_args", {}))}
     config = cast("Mapping[str, Any]", settings.get("pretrained_cfg", {}))
     hints: dict[str, Any] = {}
     size = arguments.get("img_size") or list(config.get("input_size", []))[1:]
