@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import datapath, index, masks, startup, step
+from benchmarks import datapath, flops, index, masks, startup, step
 from simmim.report import print_table
 
 
@@ -20,6 +20,7 @@ def main() -> None:
     folder = index.measure()
     start = startup.measure()
     drawn = masks.measure()
+    costs = flops.measure()
     steps = step.measure()
     rows = [
         (f"images read, {size} JPEG", f"{each['ours']:.0f}/s", f"{each['ratio']:.2f} x the official recipe")
@@ -34,11 +35,20 @@ def main() -> None:
         (f"masks drawn, {name}", f"{each['ours_per_second']:.0f}/s", f"{each['ratio']:.1f} x the loop over images")
         for name, each in drawn.items()
     ]
+    rows += [(f"a step's cost, {name}", *flops.words(numbers)) for name, numbers in costs.items()]
     rows += [(f"{name}: {who}", *step.words(numbers)) for name, all_ in steps.items() for who, numbers in all_.items()]
     machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
     print_table(("what", "measured", "beside"), rows, title=machine)
     out.parent.mkdir(parents=True, exist_ok=True)
-    numbers = {"machine": machine, "images": images, "index": folder, "startup": start, "masks": drawn, "steps": steps}
+    numbers = {
+        "machine": machine,
+        "images": images,
+        "index": folder,
+        "startup": start,
+        "masks": drawn,
+        "flops": costs,
+        "steps": steps,
+    }
     out.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
     print(f"numbers: {out}")
 
