@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import gelu, mse_loss
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -24,7 +25,7 @@ IMAGES = 3
 SMALL = ("data.image_size=128 px", "batch=64 images")
 NETWORKS: dict[str, tuple[str, ...]] = {
     "ViT, shared bias": ("encoder={kind: beit, embed_dim: 96, num_heads: 3}",),
-    "ViT, visible only": ("encoder={kind: vit, embed_dim: 96, num_heads: 3, visible_blocks: 10}",),
+    "ViT, visible only": ("encoder={kind: vit, embed_dim: 192, num_heads: 3, visible_blocks: 10}",),
     "Swin": ("encoder={kind: swin, name: swin_tiny_patch4_window7_224, window: 4}",),
     "Swin, visible only": ("encoder={kind: swin, name: swin_tiny_patch4_window7_224, window: 4, visible_blocks: 9}",),
     "SwinV2": ("encoder={kind: swinv2, name: swinv2_tiny_window8_256, window: 4}", "target={kind: local_pixels}"),
@@ -99,7 +100,8 @@ def test_checkpointing_adds_the_forward_pass_of_the_blocks() -> None:
     of_blocks = sum(flops.forward for part, flops in plain.flops.items() if part.startswith("stage"))
     added = again.total.both - plain.total.both
     merging = 2 * (16 * 16 * 384 * 192 + 8 * 8 * 768 * 384 + 4 * 4 * 1536 * 768)  # lies between the blocks
-    assert added == pytest.approx(of_blocks - merging)
+    last = 12 * 2 * 4 * 16 * 768**2  # the last product of each block, which nothing in the backward pass needs
+    assert added == pytest.approx(of_blocks - merging - last)
     assert again.alive(IMAGES)[:, 2].max() < plain.alive(IMAGES)[:, 2].max() / 2
 
 
@@ -109,9 +111,9 @@ def test_formats_are_autocasts_own() -> None:
     x = torch.randn(2, 4)
     copies: list[torch.Tensor] = []
     with LikeAGpu(torch.bfloat16, copies.append):
-        ours = [layer(x), layer(x) @ layer(x).mT, torch.nn.functional.gelu(layer(x)), layer(x).log_softmax(dim=1)]
+        ours = [layer(x), layer(x) @ layer(x).mT, gelu(layer(x)), mse_loss(layer(x), x)]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        theirs = [layer(x), layer(x) @ layer(x).mT, torch.nn.functional.gelu(layer(x)), layer(x).log_softmax(dim=1)]
+        theirs = [layer(x), layer(x) @ layer(x).mT, gelu(layer(x)), mse_loss(layer(x), x)]
     assert [each.dtype for each in ours] == [each.dtype for each in theirs]
     assert [tuple(copy.shape) for copy in copies] == [(4, 4), (4,)], "a weight is copied once a forward pass"
 
@@ -185,7 +187,7 @@ def test_the_command_of_the_cheapest_is_accepted(tmp_path: Path) -> None:
     found = plan_of(*NETWORKS["Swin"], "machine.precision=fp32")
     assert found.cheapest is not None
     words = found.command(found.cheapest)
-    assert words.startswith("simmim pretrain swin_base_192px_100ep --data DATA --out RUN encoder=")
+    assert words.startswith("simmim pretrain swin_base_192px_100ep --data DATA --out RUN 'encoder=")
     settings = [word for word in _split(words)[7:] if not word.startswith("batch")]
     config = config_of(*settings)
     assert (config.machine.precision, config.machine.micro_batch) == ("bf16", 64)
@@ -236,7 +238,7 @@ def test_the_command_prints_numbers_and_draws_them(tmp_path: Path) -> None:
     ("given", "said"),
     [
         (["--gpus", "0"], "--gpus 0: there must be at least 1"),
-        (["--gpu", "h20"], "did you mean 'h200'"),
+        (["--gpu", "h2000"], "did you mean 'h200'"),
         (["--gpu", "a100"], "did you mean a100-40gb or a100-80gb?"),
         (["--utilisation", "40"], "a share of the peak rate"),
         (["--gpus", "5000"], "cannot be shared by 5000 GPUs"),

@@ -60,30 +60,36 @@ def tell(plan: Plan) -> None:
     columns = ("part", "parameters, M", "forward, GFLOP/image", "backward")
     print_table(columns, [*parts, sums], title=title)
     cluster = plan.cluster
-    rows = [_row(plan, option) for option in plan.options]
     title = (
-        f"{cluster.gpus} x {cluster.gpu.name}: {cluster.room / _GIB:.1f} of {cluster.gpu.memory_gib:g} GiB may be used; "
-        f"{plan.share} images a GPU and step. GiB at the largest micro batch that fits:"
+        f"{cluster.gpus} x {cluster.gpu.name}: {cluster.room / _GIB:.1f} of {cluster.gpu.memory_gib:g} GiB may be used. GiB a "
+        "GPU at the largest micro batch that fits; other: what is copied or exchanged"
     )
-    columns = ("parallel", "checkpointing", "format", "micro batch", "weights", "optimizer", "gradients", "copies")
-    print_table((*columns, "exchange", "activations", "all", "fits", "images/s", "days"), rows, title=title)
+    print_table(_MEMORY, [_memory_row(option) for option in plan.options], title=title)
+    title = f"{plan.share} images a GPU and step:"
+    print_table(_TIME, [_time_row(plan, option) for option in plan.options], title=title)
     print("\n".join(conclusion(plan)))
     print("\nWhat this rests on:\n" + "\n".join(f"- {sentence}" for sentence in assumptions(plan)))
 
 
-def _row(plan: Plan, option: Option) -> tuple[str, ...]:
-    setting, memory = option.setting, option.memory
-    return (
-        setting.parallel,
-        setting.checkpointing,
-        setting.precision,
-        f"{setting.micro_batch}",
-        *(f"{part / _GIB:.1f}" for part in memory),
-        f"{memory.total / _GIB:.1f}",
-        "yes" if option.fits else "no",
-        f"{plan.images_per_second(option):.0f}",
-        f"{plan.days(option):.3g}",
-    )
+_MEMORY = ("way", "weights", "adamw", "grads", "other", "activ.", "all")
+_TIME = ("way", "micro batch", "fits", "images/s", "days")
+
+
+def _way(option: Option) -> str:
+    setting = option.setting
+    return f"{setting.parallel} {setting.checkpointing} {setting.precision}"
+
+
+def _memory_row(option: Option) -> tuple[str, ...]:
+    memory = option.memory
+    kinds = (memory.weights, memory.optimizer, memory.gradients, memory.copies + memory.exchange, memory.activations)
+    return _way(option), *(f"{part / _GIB:.1f}" for part in (*kinds, memory.total))
+
+
+def _time_row(plan: Plan, option: Option) -> tuple[str, ...]:
+    fits = "yes" if option.fits else "no"
+    speed, days = f"{plan.images_per_second(option):.0f}", f"{plan.days(option):.3g}"
+    return _way(option), str(option.setting.micro_batch), fits, speed, days
 
 
 def conclusion(plan: Plan) -> list[str]:
