@@ -78,11 +78,10 @@ def memory_of(sizes: Sizes, step: Step, setting: Setting, *, gpus: int, accumula
     trainable, sharded = sizes.trainable, setting.parallel == "fsdp"
     exchange = trainable * _FULL if setting.parallel == "ddp" else 0.0  # DDP's buckets lie beside the gradients
     if sharded:
-        width = _FULL if FORMATS[setting.precision] is None else _SHORT
-        copies = copies * 0 + width * (sizes.outside_blocks + _BLOCKS_GATHERED * sizes.largest_block)
+        copies = copies * 0 + _gathered(sizes, setting, all_blocks=accumulation > 1)
         exchange = _BLOCKS_SCATTERED * _FULL * sizes.largest_block
     whole = trainable * _FULL
-    if accumulation > 1:  # all of them, from the first micro batch on; FSDP sends them behind the last one
+    if accumulation > 1:  # whole from the first micro batch on: FSDP sends them behind the last one
         gradients = gradients * 0 + whole + (whole / gpus if sharded else 0)
     elif sharded:
         gradients = gradients * 0 + whole / gpus
@@ -96,6 +95,17 @@ def memory_of(sizes: Sizes, step: Step, setting: Setting, *, gpus: int, accumula
         exchange=float(exchange),
         activations=float(activations[moment]),
     )
+
+
+def _gathered(sizes: Sizes, setting: Setting, *, all_blocks: bool) -> int:
+    """Bytes of the weights that FSDP holds whole: some blocks, or between micro batches all, and what lies outside of them."""
+    blocks = _BLOCKS_GATHERED * sizes.largest_block + (sizes.trainable - sizes.outside_blocks if all_blocks else 0)
+    return _FULL * sizes.outside_blocks + _width(setting) * blocks
+
+
+def _width(setting: Setting) -> int:
+    """Bytes of a number in the network's format."""
+    return _FULL if FORMATS[setting.precision] is None else _SHORT
 
 
 def seconds_of(sizes: Sizes, step: Step, setting: Setting, cluster: Cluster, *, share: int) -> float:
@@ -120,8 +130,9 @@ def seconds_of(sizes: Sizes, step: Step, setting: Setting, cluster: Cluster, *, 
     if setting.parallel == "ddp":
         return computing + max(0.0, 2 * gradients - backward)
     if setting.parallel == "fsdp":
-        width = _FULL if FORMATS[setting.precision] is None else _SHORT
-        micro_batches = -(-share // setting.micro_batch)
-        weights = 2 * micro_batches * part * sizes.trainable * width / cluster.link
+        gatherings = 1 + -(
+            -share // setting.micro_batch
+        )  # they stay whole from a backward pass to the next forward pass
+        weights = gatherings * part * sizes.trainable * _width(setting) / cluster.link
         return computing + max(0.0, gradients - backward, gradients + weights - computing)
     return computing

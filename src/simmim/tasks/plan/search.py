@@ -159,6 +159,9 @@ class _Scout:
         known = cluster.gpu.tflops
         own, short = config.machine.precision, "bf16" if "bf16" in known else "fp16"
         self.precisions = [own, short] if own == "fp32" else [own if own in known else short]
+        self.sharded_precisions = ["fp32" if short == "fp16" else short]  # FSDP takes no fp16
+        if own == "fp32":
+            self.sharded_precisions = list(dict.fromkeys([own, *self.sharded_precisions]))
 
     def step(self, checkpointing: str, precision: str) -> Step:
         """A micro batch; the two short formats take the same memory."""
@@ -182,8 +185,9 @@ class _Scout:
     def options(self) -> Iterator[Option]:
         """Every way to train, each with the largest micro batch that fits, or one image."""
         ways = ("one",) if self.cluster.gpus == 1 else ("ddp", "fsdp")
-        for parallel, checkpointing, precision in product(ways, CHECKPOINTINGS, self.precisions):
-            yield self.largest(parallel, checkpointing, precision, self.cluster)
+        for parallel, checkpointing in product(ways, CHECKPOINTINGS):
+            for precision in self.sharded_precisions if parallel == "fsdp" else self.precisions:
+                yield self.largest(parallel, checkpointing, precision, self.cluster)
 
     def largest(self, parallel: str, checkpointing: str, precision: str, cluster: Cluster) -> Option:
         """The largest micro batch that fits: all of the share, or a power of two that divides it."""
@@ -218,7 +222,7 @@ class _Scout:
         gpus = max(2, 2 * self.cluster.gpus)
         while gpus <= min(_MORE_GPUS, self.config.batch):
             more = replace(self.cluster, gpus=gpus)
-            if self.largest("fsdp", CHECKPOINTINGS[-1], self.precisions[-1], more).fits:
-                yield f"--gpus {gpus}: with FSDP each keeps a {gpus}th of weights, gradients and optimizer"
+            if self.largest("fsdp", CHECKPOINTINGS[-1], self.sharded_precisions[-1], more).fits:
+                yield f"--gpus {gpus}: with FSDP each keeps 1/{gpus} of weights, gradients and optimizer"
                 break
             gpus *= 2

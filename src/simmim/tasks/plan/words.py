@@ -30,8 +30,8 @@ def assumptions(plan: Plan) -> list[str]:
         far = f", {NETWORK_GB_S:g} GB/s a card to other hosts (an assumption)" if cluster.hosts > 1 else ""
         found.append(
             f"Exchange: {gpu.link_gb_s:g} GB/s a card within a host (data sheet){far}, hidden behind computing where that is "
-            "long enough; DDP's buckets beside the gradients; FSDP with three blocks gathered, and whole gradients kept "
-            "between micro batches."
+            "long enough; DDP's buckets beside the gradients; FSDP with three blocks gathered at a time, and weights and "
+            "gradients whole between the micro batches of a step."
         )
     return found
 
