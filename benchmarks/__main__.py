@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import datapath, index, masks, startup, step
+from benchmarks import datapath, flops, index, masks, startup, step
 from simmim.report import print_table
 
 
@@ -20,6 +20,7 @@ def main() -> None:
     folder = index.measure()
     start = startup.measure()
     drawn = masks.measure()
+    costs = flops.measure()
     steps = step.measure()
     peaks = step.memory()
     on_gpu = step.measure(device="cuda", batch=64, rounds=20) if torch.cuda.is_available() else {}
@@ -36,6 +37,7 @@ def main() -> None:
         (f"masks drawn, {name}", f"{each['ours_per_second']:.0f}/s", f"{each['ratio']:.1f} x the loop over images")
         for name, each in drawn.items()
     ]
+    rows += [(f"a step's cost, {name}", *flops.words(numbers)) for name, numbers in costs.items()]
     rows += [(f"{name}: {who}", *step.words(numbers)) for name, all_ in steps.items() for who, numbers in all_.items()]
     rows += [
         (f"{name}, peak memory with 32 images: {who}", "not installed" if peak is None else f"{peak:.0f} MB", "")
@@ -56,6 +58,7 @@ def main() -> None:
         "index": folder,
         "startup": start,
         "masks": drawn,
+        "flops": costs,
         "steps": steps,
         "peaks": peaks,
         "gpu": on_gpu,

@@ -155,18 +155,26 @@ def recipe_names() -> list[str]:
 
 
 def recipe_text(recipe: str | Path) -> str:
-    """The text of a built-in recipe, or of a recipe file; the nearest name is suggested for one that is not there."""
+    """The text of a built-in recipe, or of a recipe file.
+
+    The beginning of a built-in name will do, where it is that of one alone; else the nearest names are suggested.
+    """
     path = Path(recipe)
     if path.suffix in (".yaml", ".yml") or path.is_file():
         if not path.is_file():
             raise RecipeError(f"there is no recipe file {str(path)!r}")
         return path.read_text(encoding="utf-8")
-    if str(recipe) not in recipe_names():
-        raise RecipeError(
-            f"there is no recipe {str(recipe)!r}{nearest(str(recipe), recipe_names())}; "
-            f"built in: {', '.join(recipe_names())}; or give a .yaml file"
-        )
-    return (_shipped() / f"{recipe}.yaml").read_text(encoding="utf-8")
+    return (_shipped() / f"{_whole_name(str(recipe))}.yaml").read_text(encoding="utf-8")
+
+
+def _whole_name(begun: str) -> str:
+    """The built-in recipe that is called so, or the only one whose name begins so."""
+    names = recipe_names()
+    alike = [begun] if begun in names else [name for name in names if begun and name.startswith(begun)]
+    if len(alike) == 1:
+        return alike[0]
+    meant = f"; names that begin so: {', '.join(alike)}" if alike else nearest(begun, names)
+    raise RecipeError(f"there is no recipe {begun!r}{meant}; built in: {', '.join(names)}; or give a .yaml file")
 
 
 def _shipped() -> Any:

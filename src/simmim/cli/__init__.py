@@ -9,10 +9,22 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from simmim.cli import doctor, embedding, evaluating, judging, parts, passport, recipes, reporting, studies, training
+from simmim.cli import (
+    doctor,
+    embedding,
+    evaluating,
+    judging,
+    parts,
+    passport,
+    planning,
+    recipes,
+    reporting,
+    studies,
+    training,
+)
 from simmim.cli.app import app
 
-VERBS = (training, judging, evaluating, embedding, reporting, passport, parts, studies, recipes, doctor)
+VERBS = (training, judging, evaluating, embedding, reporting, passport, parts, planning, studies, recipes, doctor)
 """Importing them makes their verbs known."""
 
 
