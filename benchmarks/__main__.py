@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import datapath, flops, index, masks, startup, step
+from benchmarks import datapath, doctor, flops, index, masks, startup, step
 from simmim.report import print_table
 
 
@@ -18,6 +18,7 @@ def main() -> None:
     out = parser.parse_args().out
     images = datapath.measure()
     folder = index.measure()
+    examined = doctor.measure()
     start = startup.measure()
     drawn = masks.measure()
     costs = flops.measure()
@@ -31,6 +32,11 @@ def main() -> None:
     rows += [
         ("files indexed, first time", f"{folder['first_files_per_second']:.0f}/s", f"of {folder['files']} files"),
         ("files indexed, again", f"{folder['again_files_per_second']:.0f}/s", "from the kept index"),
+        (
+            "simmim doctor",
+            f"{examined['seconds']:.0f} s",
+            f"{examined['files']} files, {examined['looked_at']} looked at",
+        ),
         ("simmim --help", f"{start['help_seconds']:.2f} s", f"an empty Python: {start['python_seconds']:.2f} s"),
     ]
     rows += [
@@ -56,6 +62,7 @@ def main() -> None:
         "machine": machine,
         "images": images,
         "index": folder,
+        "doctor": examined,
         "startup": start,
         "masks": drawn,
         "flops": costs,

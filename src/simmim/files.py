@@ -1,6 +1,7 @@
-"""How a file is written: as a whole or not at all, and a full disk is a sentence."""
+"""How a file is written: as a whole or not at all, and a full disk is a sentence; and how its content is known again."""
 
 import errno
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Generator
@@ -63,3 +64,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def write_text_atomically(path: Path, text: str) -> None:
     """Write a text file as a whole or not at all."""
     write_atomically(path, lambda part: part.write_text(text, encoding="utf-8", errors="surrogateescape"))
+
+
+def digest_of(path: Path) -> str:
+    """A digest of the content of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

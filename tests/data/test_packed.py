@@ -21,6 +21,7 @@ from PIL import Image
 import simmim
 from simmim.data import Source, UnreadableImage, archive_index, hold_out, open_source, splits_of
 from simmim.data.shards import matching
+from simmim.engine.run import Run
 
 CLASSES = ("cat", "dog", "eel")
 
@@ -137,16 +138,44 @@ def _losses(data: Path, out: Path, **more: Any) -> list[float]:
     return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_pre_training_over_every_kind_has_the_same_losses(images: Path, tmp_path: Path) -> None:
+def _losses_when_cut(data: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """As `_losses`, of a run that was cut in its third step, behind the checkpoint of its second, and resumed."""
+
+    class CutError(Exception):
+        pass
+
+    take_step = Run.take_step
+
+    def cut(self: Run, *words: Any, **more: Any) -> int:
+        if self.step == 2:
+            raise CutError
+        return take_step(self, *words, **more)
+
+    settings = {**SETTINGS, "output.save_every": "1 steps"}
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "take_step", cut)
+        with pytest.raises(CutError):
+            simmim.pretrain("tiny", data=data, out=out, seed=3, settings=settings)
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == 2
+    assert not (out / "encoder.safetensors").exists()
+    simmim.pretrain("tiny", data=data, out=out, seed=3, settings=settings, resume=True)
+    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_pre_training_over_every_kind_has_the_same_losses_also_when_it_was_cut(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         expected = _losses(images, tmp_path / "folder")
         assert len(set(expected)) == 4
+        assert _losses_when_cut(images, tmp_path / "cut_folder", monkeypatch) == expected
         for kind, pack in PACKED.items():
             (tmp_path / kind).mkdir()
             packed = pack(images, tmp_path / kind)
             assert _losses(packed, tmp_path / f"run_{kind}") == expected, kind
+            assert _losses_when_cut(packed, tmp_path / f"cut_{kind}", monkeypatch) == expected, kind
             if kind in ("tar", "parquet"):  # they read through what a worker inherits
                 assert _losses(packed, tmp_path / f"workers_{kind}", **{"machine.workers": 1}) == expected, kind
     finally:

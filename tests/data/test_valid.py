@@ -136,7 +136,7 @@ def test_a_border_changes_neither_loss_nor_distance_nor_fillings(border: tuple[i
         float(model.compare(guess, inner, mask)), rel=1e-5
     )
     holes, wide = (each.repeat_interleave(PATCH, 1).repeat_interleave(PATCH, 2) for each in (mask, hidden))
-    for name in ("mean_colour", "nearest_pixel"):  # "smooth" may cut a square of pixels along its other diagonal
+    for name in FILLINGS:
         small, large = fill(inner, holes, FILLINGS[name]), fill(images, wide | ~valid, FILLINGS[name])
         assert float(model.compare(large, images, hidden, valid)) == pytest.approx(
             float(model.compare(small, inner, mask)), rel=1e-5

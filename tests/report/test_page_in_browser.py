@@ -1,5 +1,6 @@
 """report.html as a person meets it: in a real browser, dark and light, on a phone, without a network."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -8,11 +9,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from report.browser import find_browser, libraries_of
+from report.browser import Unreachable, fetch, find_browser, libraries_of
 from report.made_up import made_up_facts, made_up_pictures, made_up_rows
 from simmim.report import Result, write_comparison, write_page
 
-pytestmark = pytest.mark.browser
+pytestmark = pytest.mark.xdist_group("browser")
 
 HOSTILE = "</td><script>document.title='stolen'</script><img src=http://example.org/x.png onerror=alert(1)>.png"
 Open = Callable[..., AbstractContextManager[Page]]
@@ -20,12 +21,22 @@ Open = Callable[..., AbstractContextManager[Page]]
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    path = find_browser()
+    path = _browser_or_skip()
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-gpu"]
         browser = playwright.chromium.launch(executable_path=path, args=arguments, env=libraries_of(path))
         yield browser
         browser.close()
+
+
+def _browser_or_skip() -> Path:
+    """The browser, fetched if need be; where it cannot be had, a skip, or a failure where the tests are about it."""
+    try:
+        return fetch()
+    except Unreachable as problem:
+        if os.environ.get("SIMMIM_NEEDS_BROWSER"):
+            pytest.fail(str(problem))
+        pytest.skip(str(problem))
 
 
 @pytest.fixture(scope="module")
@@ -137,11 +148,40 @@ def test_several_runs_lie_side_by_side(opened: Open, tmp_path: Path) -> None:
         assert "second<i>" in page.locator(".legend").first.inner_text()
 
 
-def test_a_missing_browser_is_an_error_that_says_how_to_get_one(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
+@pytest.fixture
+def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A machine without a browser and without npm, but for what a test puts in this folder."""
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.delenv("SIMMIM_CHROMIUM", raising=False)
-    monkeypatch.setattr("report.browser.PLACE", tmp_path)
-    with pytest.raises(FileNotFoundError, match="make install"):
+    monkeypatch.setattr("report.browser.PLACE", tmp_path / "environment" / "browser")
+    (tmp_path / "bin").mkdir()
+    return tmp_path / "bin"
+
+
+def test_a_missing_browser_is_an_error_that_says_how_to_get_one(nowhere: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="make test-browser"):
         find_browser()
+    with pytest.raises(Unreachable, match=r"npm is not installed.*make test-browser"):
+        fetch()
+
+
+def test_npm_is_tried_again_and_then_believed(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("report.browser.time.sleep", lambda seconds: None)  # pyright: ignore
+    tried = nowhere / "tried"
+    (nowhere / "npm").write_text(f"#!/bin/sh\necho x >> {tried}\necho network is unreachable >&2\nexit 1\n")
+    (nowhere / "npm").chmod(0o755)
+    with pytest.raises(Unreachable, match=r"in 3 tries: network is unreachable; .*make test-browser"):
+        fetch()
+    assert tried.read_text().count("x") == 3
+
+
+@pytest.mark.parametrize("needed", [False, True])
+def test_without_a_browser_tests_are_skipped_unless_they_are_what_was_asked_for(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch, needed: bool
+) -> None:
+    if needed:
+        monkeypatch.setenv("SIMMIM_NEEDS_BROWSER", "1")
+    else:
+        monkeypatch.delenv("SIMMIM_NEEDS_BROWSER", raising=False)
+    with pytest.raises(pytest.fail.Exception if needed else pytest.skip.Exception, match="make test-browser"):
+        _browser_or_skip()

@@ -1,18 +1,22 @@
 """Is the loss any good? The fixed images of a run, and what filling without learning reaches on them."""
 
+import hashlib
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.cluster import KMeans
 
 import simmim
 from simmim.data import CentreCrop, Samples, open_source
 from simmim.seeds import seed_of
 from simmim.tasks.load import load_with_settings
-from simmim.tasks.palette import fit_palette
+from simmim.tasks.palette import fit_palette, read_invalid
+from simmim.tasks.training import build_schedule
 
 SETTINGS = {
     "schedule.duration": "6 steps",
@@ -92,3 +96,47 @@ def test_a_run_on_a_palette_of_ones_own_trains_and_draws(tmp_path: Path) -> None
     losses = [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert losses[-1] < losses[0] + 0.1
     assert list((run / "pictures").glob("*.png"))
+
+
+def test_empty_pixels_give_a_palette_no_colour(tmp_path: Path) -> None:
+    """Half of each picture is a black border: with it declared empty, no colour is near black."""
+    (tmp_path / "images").mkdir()
+    for number in range(6):
+        bright = np.random.default_rng(number).integers(120, 256, (64, 64, 3), dtype=np.uint8)
+        bright[:32] = 0
+        Image.fromarray(bright).save(tmp_path / "images" / f"{number}.png")
+    darkest: dict[str, float] = {}
+    for name, invalid in (("plain", None), ("valid", "black")):
+        palette = fit_palette(
+            tmp_path / "images", out=tmp_path / f"{name}.npy", colours=8, invalid=read_invalid(invalid)
+        )
+        darkest[name] = float(np.load(palette.file).min())
+    assert darkest["plain"] < 0.01
+    assert darkest["valid"] > 110 / 255
+    assert read_invalid("-9999") == -9999
+    with pytest.raises(ValueError, match=r"--invalid blakc: .*did you mean 'black'"):
+        read_invalid("blakc")
+
+
+def test_a_run_goes_on_with_the_palette_it_began_with_only(tmp_path: Path) -> None:
+    palette = tmp_path / "palette.npy"
+    fit_palette("digits", out=palette, colours=8)
+    target = {"kind": "clusters", "centres": str(palette), "stride": "2 px"}
+    settings = {**SETTINGS, "target": target, "output.save_every": "5 steps"}
+    run = simmim.pretrain("tiny", data="digits", out=tmp_path / "run", settings=settings)
+    noted = json.loads(run.derived.read_text())["digests"]
+    assert noted == {"target.centres": hashlib.sha256(palette.read_bytes()).hexdigest()}
+    fit_palette("digits", out=palette, colours=8, seed=1)
+    with pytest.raises(ValueError, match=r"the file that target\.centres names is another one"):
+        simmim.pretrain("tiny", data="digits", out=tmp_path / "run", settings=settings, resume=True)
+    fit_palette("digits", out=palette, colours=8)
+    simmim.pretrain("tiny", data="digits", out=tmp_path / "run", settings=settings, resume=True)
+
+
+def test_a_warm_up_that_is_longer_than_the_run_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    for warmup, said in (("20 steps", True), ("5 steps", False)):
+        caplog.clear()
+        config = simmim.resolve("tiny", ["schedule.duration=5 steps", f"schedule.warmup={warmup}"])
+        with caplog.at_level(logging.WARNING, logger="simmim"):
+            build_schedule(config, images=100)
+        assert ("never reaches its peak" in caplog.text) is said

@@ -54,6 +54,20 @@ def test_results_of_judging_are_told(run: Path, tmp_path: Path) -> None:
     assert "87.5%" in text
 
 
+def test_classifiers_made_from_a_run_and_its_probe_are_on_its_page(run: Path) -> None:
+    words = {"schedule.duration": "2 steps", "schedule.warmup": "1 steps", "output.progress": False, "batch": 16}
+    made = simmim.finetune(run, data="digits", out=run.parent / "classifier", settings=words).path
+    (run.parent / "other").mkdir()
+    shutil.copy(made / "result.json", run.parent / "other")  # of whose encoder nothing is known
+    text = (run / "report.html").read_text(encoding="utf-8")
+    accuracy = json.loads((made / "result.json").read_text(encoding="utf-8"))["accuracy"]
+    assert "Fine-tuning in classifier" in text
+    assert f"{accuracy:.1%}" in text
+    assert "Fine-tuning in other" not in text
+    simmim.probe(run, data="digits")
+    assert "Probe of frozen features" in (run / "report.html").read_text(encoding="utf-8")
+
+
 def test_several_runs_need_a_place_and_no_run_is_an_error(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--out"):
         task.report([run, run])

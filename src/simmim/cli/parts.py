@@ -51,12 +51,15 @@ def clusters(
     out: Annotated[str, Parameter(help="Where the palette is written, a .npy file.")],
     colours: Annotated[int, Parameter(help="Number of colours.")] = 512,
     seed: int = 0,
+    invalid: Annotated[
+        str | None, Parameter(help="What marks a pixel as empty, as data.invalid does: black, alpha, nan, or a value.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Fit a palette of colours to images of your own, for target.kind=clusters."""
-    from simmim.tasks.palette import fit_palette
+    from simmim.tasks.palette import fit_palette, read_invalid
 
-    palette = fit_palette(data, out=Path(out), colours=colours, seed=seed)
+    palette = fit_palette(data, out=Path(out), colours=colours, seed=seed, invalid=read_invalid(invalid))
     if as_json:
         print_json(palette._asdict())
     else:

@@ -17,7 +17,8 @@ class ScheduleConfig(Settings, frozen=True):
     duration: Duration = Duration(amount=100, unit="epochs")
     """Length of the run."""
     warmup: Duration = Duration(amount=10, unit="epochs")
-    """Time over which the learning rate rises in a straight line from warmup_lr."""
+    """Time over which the learning rate rises in a straight line from warmup_lr; where it is longer than the run, the peak
+    is never reached, and the log says so."""
     decay: Literal["cosine", "multistep", "constant"] = "cosine"
     """What follows the warm-up: a cosine to min_lr, steps down at the milestones, or nothing."""
     warmup_lr: float = Field(default=1e-6, ge=0)

@@ -174,7 +174,9 @@ def _masks(facts: RunFacts) -> Iterator[Reason]:
 
 def _data(facts: RunFacts) -> Iterator[Reason]:
     if facts.bad_files:
-        yield Reason("doubtful", f"{len(facts.bad_files)} files could not be read; they are listed below.")
+        count = len(facts.bad_files)
+        text = f"{count} files could not be read; they are" if count > 1 else "1 file could not be read; it is"
+        yield Reason("doubtful", f"{text} listed below.")
     waits = [value for _, value in facts.series("data_wait")]
     if waits and statistics.mean(waits) > _MUCH_WAITING:
         text = f"{statistics.mean(waits):.0%} of the time went into waiting for data."

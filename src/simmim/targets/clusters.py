@@ -28,6 +28,11 @@ class ClusterTarget(Part, frozen=True):
     stride: units.Pixels = Field(default=4, gt=0)
     """Pixels a side of one predicted cell; the paper classifies 48x48 cells of 192 px."""
 
+    @property
+    def reads(self) -> dict[str, Path]:
+        """The files that decide the result, by the setting that names them."""
+        return {"centres": Path(self.centres)}
+
     def build(self, *, mean: tuple[float, ...], std: tuple[float, ...]) -> "Clusters":
         """Make the target for images of these statistics."""
         return Clusters(read_centres(Path(self.centres), channels=len(mean)), mean, std, self.stride)

@@ -26,6 +26,11 @@ class TokenTarget(Part, frozen=True):
     """Pixels a side of one token; as the tokenizer has it if not given (8 px for DALL-E). At 16 px the tokenizer is shown the
     image at half its size, as BEiT does."""
 
+    @property
+    def reads(self) -> dict[str, Path]:
+        """The files that decide the result, by the setting that names them."""
+        return {"weights": Path(self.weights)}
+
     def build(self, *, mean: tuple[float, ...], std: tuple[float, ...]) -> "VisionTokens":
         """Make the target for images of these statistics.
 

@@ -34,8 +34,11 @@ def smooth(pixels: Pixels, hidden: NDArray[np.bool_]) -> Pixels:
     visible = np.argwhere(~hidden)
     if np.ptp(visible, axis=0).min() == 0:  # a line of pixels spans no triangle
         return nearest
-    interpolate = cast(Any, LinearNDInterpolator)(visible, pixels[:, ~hidden].T)
-    between: Pixels = interpolate(np.argwhere(hidden)).T
+    # Squares of pixels can be cut along either diagonal, and rounding chooses: counted from the first visible row and
+    # column it chooses the same, whatever empty border lies around them.
+    origin = visible.min(axis=0)
+    interpolate = cast(Any, LinearNDInterpolator)(visible - origin, pixels[:, ~hidden].T)
+    between: Pixels = interpolate(np.argwhere(hidden) - origin).T
     filled = pixels.copy()
     filled[:, hidden] = np.where(np.isnan(between), nearest[:, hidden], between)
     return filled

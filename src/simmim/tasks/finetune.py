@@ -1,6 +1,7 @@
 """Fine-tuning: a classifier on a pre-trained encoder, deeper layers moving faster than shallow ones."""
 
 import json
+import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -37,6 +38,7 @@ from simmim.tasks.classifier import Classified, Classifier, build_classifier, lo
 from simmim.tasks.feed import Feed
 from simmim.tasks.labelled import LabelledImages, open_labelled, samples_of, samples_to_judge, statistics_of
 from simmim.tasks.load import encoder_path
+from simmim.tasks.report import RESULT_FILE, renew
 from simmim.tasks.training import (
     BuiltRun,
     Session,
@@ -51,7 +53,6 @@ from simmim.version import __version__
 from simmim.weights import CLASSIFIER_FILE, EncoderFile, read_encoder, save_encoder
 
 _TRIED = 32
-RESULT_FILE = "result.json"
 
 
 class FinetuneOptimizerConfig(OptimizerConfig, frozen=True):
@@ -111,7 +112,10 @@ def finetune(config: FinetuneConfig, *, out: str | Path, resume: bool = False) -
     Returns:
         The folder, which holds `classifier.safetensors` and `result.json` when the run is complete.
     """
-    return train_in_folder(config, build, out=out, resume=resume, machine=config.machine)
+    folder = train_in_folder(config, build, out=out, resume=resume, machine=config.machine)
+    if config.encoder is not None and int(os.environ.get("RANK", "0")) == 0:
+        renew(config.encoder)  # its page names the classifiers beside it
+    return folder
 
 
 def build(config: FinetuneConfig, session: Session) -> BuiltRun:
@@ -119,7 +123,8 @@ def build(config: FinetuneConfig, session: Session) -> BuiltRun:
     processes = session.processes
     if config.encoder is None:
         raise ValueError("no encoder was named; give the folder of a pre-training run")
-    weights, about = read_encoder(encoder_path(config.encoder))
+    encoder_file = encoder_path(config.encoder)
+    weights, about = read_encoder(encoder_file)
     images = processes.from_main(lambda: open_labelled(config.data, seed=config.seed))
     classes = images.training.classes
     image_size = config.data.image_size or about.image_size
@@ -150,8 +155,12 @@ def build(config: FinetuneConfig, session: Session) -> BuiltRun:
     )
     run = replace(run, values=_values, evaluate=judge.evaluate, after_step=model.move_average)
     parameters = sum(parameter.numel() for parameter in model.backbone.parameters())
-    derived = {**describe(run, images.training), "parameters": parameters}
-    derived |= {"held_out_images": len(images.held_out), "classes": classes}
+    derived = {**describe(run, images.training, reads={"encoder": encoder_file}), "parameters": parameters}
+    derived |= {
+        "pretrained": str(encoder_file.resolve().parent),
+        "held_out_images": len(images.held_out),
+        "classes": classes,
+    }
     return BuiltRun(run, derived, finish=_finisher(session.folder, about, judge))
 
 

@@ -19,6 +19,7 @@ from simmim.encoders import AnyEncoder, ViTConfig
 from simmim.engine.distributed import MachineConfig, Processes
 from simmim.engine.folder import OutputConfig, RunFolder
 from simmim.engine.optimizer import Group, OptimizerConfig, group_parameters
+from simmim.engine.run import Run
 from simmim.engine.schedule import ScheduleConfig
 from simmim.heads import AnyHead, LinearHeadConfig
 from simmim.masking import AnyMasking, RandomMasking, average_distance
@@ -26,8 +27,8 @@ from simmim.model import Scored, SimMIM
 from simmim.seeds import seed_of
 from simmim.shapes import Mask, PixelMask
 from simmim.targets import AnyTarget, PixelTarget
-from simmim.tasks.feed import Accompany, Feed
-from simmim.tasks.images import open_images, statistics_of
+from simmim.tasks.feed import Accompany
+from simmim.tasks.images import feed_images, open_images, statistics_of
 from simmim.tasks.monitor import Monitor, MonitorConfig
 from simmim.tasks.pictures import Gallery, hide_valid, holes_of
 from simmim.tasks.training import (
@@ -129,14 +130,12 @@ def build(config: PretrainConfig, session: Session) -> BuiltRun:
     masks = draw_masks(config, model, batch=min(config.output.pictures, len(held_out or source)), step=-1)
     schedule = build_schedule(config, images=len(source))
     shown: list[_Shown] = []
-    feed = Feed(
-        samples=config.data.view_samples(source, statistics.channels, seed=config.seed),
-        statistics=statistics,
-        processes=processes,
-        batch=config.batch,
-        seed=config.seed,
-        total_steps=schedule.total_steps,
-        machine=config.machine,
+    feed = feed_images(
+        config,
+        session,
+        source,
+        statistics,
+        schedule=schedule,
         accompany=_with_masks(config, model, shown),
         weigh=None if config.data.invalid is None else lambda more: float(model.score_map(*more).sum()),
     )
@@ -173,10 +172,15 @@ def build(config: PretrainConfig, session: Session) -> BuiltRun:
     def finish() -> None:
         processes.only_main(lambda: _save_encoder(folder.path / ENCODER_FILE, config, model, statistics))
 
-    derived = {**describe(run, source), **_numbers(statistics), "hidden_share": float(masks.float().mean())}
+    derived = {**_derived(config, run, source, statistics), "hidden_share": float(masks.float().mean())}
     return BuiltRun(
         replace(run, evaluate=evaluate, numbers=_distance_of_masks(config, model, processes, shown)), derived, finish
     )
+
+
+def _derived(config: PretrainConfig, run: Run, source: Source, statistics: Statistics) -> dict[str, Any]:
+    reads = {f"target.{name}": path for name, path in getattr(config.target, "reads", {}).items()}
+    return {**describe(run, source, reads=reads), **_numbers(statistics)}
 
 
 def _distance_of_masks(

@@ -18,10 +18,11 @@ from simmim.tasks import frozen_classifiers as classifiers
 from simmim.tasks.features import Features, FrozenEncoder
 from simmim.tasks.frozen_classifiers import Found, Labels
 from simmim.tasks.labelled import open_labelled
+from simmim.tasks.report import PROBE_FILE, renew
 
 _log = logging.getLogger("simmim")
 
-RESULT_FILE, PICTURE = "probe.json", "probe.png"
+PICTURE = "probe.png"
 _REFINED = 5  # places whose penalty is searched finely, beside the last layer
 
 
@@ -200,8 +201,9 @@ def _share(answers: Labels, right: Labels) -> float:
 def _keep(probed: Probed, folder: RunFolder) -> None:
     """Write result and picture beside the run; a run that may only be read is judged all the same."""
     try:
-        write_text_atomically(folder.path / RESULT_FILE, json.dumps(probed.as_json(), indent=2) + "\n")
+        write_text_atomically(folder.path / PROBE_FILE, json.dumps(probed.as_json(), indent=2) + "\n")
         draw_curve(probed, folder.pictures / PICTURE)
+        renew(folder.path)
     except PermissionError as error:
         _log.warning("the result is not kept beside the run: %s", error)
 

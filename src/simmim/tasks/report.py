@@ -16,8 +16,8 @@ from simmim.report import Range, Result, RunFacts, StepPicture, write_comparison
 from simmim.tasks.avgdist import good_band
 from simmim.units import ImageSize, Size
 
-REPORT_FILE, PROBE_FILE = "report.html", "probe.json"
-_RESULTS = {"result.json": "Fine-tuning", PROBE_FILE: "Probe of frozen features"}
+REPORT_FILE, PROBE_FILE, RESULT_FILE = "report.html", "probe.json", "result.json"
+_RESULTS = {RESULT_FILE: "Fine-tuning", PROBE_FILE: "Probe of frozen features"}
 _SHARES = ("accuracy",)  # what a name ends with that is shown in per cent
 _PATIENCE_SECONDS, _SHARE_OF_TIME = 30.0, 0.02
 _log = logging.getLogger("simmim")
@@ -75,6 +75,13 @@ class Page:
         self._next = now + max(_PATIENCE_SECONDS, (now - begin) / _SHARE_OF_TIME)
 
 
+def renew(run: str | Path) -> None:
+    """Write the page of a run again, where what was named is one that has a page: something new is known of it."""
+    folder = RunFolder(run)
+    if (folder.path / REPORT_FILE).is_file():
+        Page(folder).write()
+
+
 def read_facts(run: str | Path) -> RunFacts:
     """What the folder of a run says of it.
 
@@ -108,7 +115,7 @@ def read_facts(run: str | Path) -> RunFacts:
         good_avgdist=Range(*good_band(size)) if size and measured else None,
         bad_files=[_bad_file(line) for line in _read(folder.bad_files).splitlines()],
         warnings=[line for line in _read(folder.log).splitlines() if " WARNING " in line or " ERROR " in line],
-        results=list(_results(folder.path)),
+        results=[*_results(folder.path), *_of_classifiers(folder.path)],
     )
 
 
@@ -148,6 +155,15 @@ def _results(path: Path) -> Iterator[Result]:
             found: dict[str, Any] = json.loads(text)
             plain = {key: value for key, value in found.items() if not isinstance(value, list | dict)}
             yield Result(title, [(key.replace("_", " "), _shown(key, value)) for key, value in plain.items()])
+
+
+def _of_classifiers(path: Path) -> Iterator[Result]:
+    """The results of the classifiers that lie beside a pre-training and were made from it."""
+    for result in sorted(path.resolve().parent.glob(f"*/{RESULT_FILE}")):
+        derived = json.loads(_read(result.with_name(RunFolder(result.parent).derived.name)) or "{}")
+        if derived.get("pretrained") == str(path.resolve()):
+            for one in _results(result.parent):
+                yield Result(f"{one.title} in {result.parent.name}", one.values)
 
 
 def _shown(name: str, value: Any) -> str:

@@ -19,10 +19,9 @@ from simmim.engine.schedule import ScheduleConfig
 from simmim.files import write_atomically
 from simmim.report import Row, draw_rows, to_rgb
 from simmim.seeds import seed_of
-from simmim.shapes import Images
+from simmim.shapes import Images, PixelMask
 from simmim.targets import DiscreteVAE, VAEShape, save_tokenizer
-from simmim.tasks.feed import Feed
-from simmim.tasks.images import open_images, statistics_of
+from simmim.tasks.images import feed_images, open_images, statistics_of
 from simmim.tasks.training import (
     BuiltRun,
     Session,
@@ -86,18 +85,19 @@ class LearningTokenizer(nn.Module):
         self.vae, self.balance = vae, balance
         self._statistics = statistics
 
-    def forward(self, images: Images, temperature: Tensor) -> Redrawn:
+    def forward(self, images: Images, temperature: Tensor, valid: PixelMask | None = None) -> Redrawn:
         """Images through soft words and back, and how well the vocabulary is used.
 
         Args:
             images: normalised images.
             temperature: of the choice, a scalar.
+            valid: where a pixel is not empty; the others need not be drawn.
         """
         scores = self.vae.scores(self._statistics.denormalise(images)).float()
         noise = -torch.empty_like(scores).exponential_().log()
         chosen = ((scores + noise) / temperature).softmax(dim=1)
         drawn = self._statistics.normalise(self.vae.draw(chosen))
-        error = F.mse_loss(drawn.float(), images)
+        error = _mean_error(drawn.float(), images, valid)
         share = scores.softmax(dim=1).mean(dim=(0, 2, 3))
         entropy = -(share * share.clamp_min(1e-12).log()).sum()
         return Redrawn(error - self.balance * entropy / math.log(len(share)), error, entropy.exp())
@@ -152,18 +152,10 @@ def build(config: TokenizerConfig, session: Session, *, out: Path, results: list
     def accompany(step: int, batch: Batch, place: slice) -> tuple[tuple[Tensor, ...], float]:
         first, last = config.temperature
         now = first * (last / first) ** (step / max(schedule.total_steps - 1, 1))
-        return (torch.tensor(now),), len(batch) / config.batch
+        more = () if batch.valid is None else (batch.valid,)
+        return (torch.tensor(now), *more), len(batch) / config.batch
 
-    feed = Feed(
-        samples=config.data.view_samples(source, statistics.channels, seed=config.seed),
-        statistics=statistics,
-        processes=processes,
-        batch=config.batch,
-        seed=config.seed,
-        total_steps=schedule.total_steps,
-        machine=config.machine,
-        accompany=accompany,
-    )
+    feed = feed_images(config, session, source, statistics, schedule=schedule, accompany=accompany)
     numbers: dict[str, Any] = {"channels": statistics.channels, "mean": statistics.mean, "std": statistics.std}
     run = assemble(
         config,
@@ -186,6 +178,14 @@ def build(config: TokenizerConfig, session: Session, *, out: Path, results: list
         results.append(found)
 
     return BuiltRun(replace(run, values=_values), {**describe(run, source), **numbers}, finish)
+
+
+def _mean_error(drawn: Images, images: Images, valid: PixelMask | None) -> Tensor:
+    """Mean squared error of the valid pixels."""
+    if valid is None:
+        return F.mse_loss(drawn, images)
+    squares = (drawn - images).square().mean(dim=1)
+    return torch.where(valid, squares, 0).sum() / valid.sum().clamp_min(1)
 
 
 def _values(said: Redrawn) -> dict[str, Tensor]:

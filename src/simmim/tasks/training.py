@@ -27,7 +27,7 @@ from simmim.engine.optimizer import Group, OptimizerConfig, build_adamw
 from simmim.engine.precision import Precision
 from simmim.engine.run import Run
 from simmim.engine.schedule import Schedule, ScheduleConfig
-from simmim.files import DiskFull, write_text_atomically
+from simmim.files import DiskFull, digest_of, write_text_atomically
 from simmim.seeds import seed_of
 from simmim.tasks.feed import Feed
 from simmim.tasks.report import Page
@@ -202,6 +202,14 @@ def _write_beginning(
                 f"the data changed since {folder} was begun ({before['images']} images then, {derived['images']} now), so "
                 "it would not end as it should; restore them, or begin a new run"
             )
+    known: Mapping[str, str] = before.get("digests", {}) if before is not None else {}
+    for setting, digest in derived.get("digests", {}).items():
+        if known.get(setting, digest) != digest:
+            raise RunError(
+                f"the file that {setting} names is another one than when {folder} was begun (it had the digest "
+                f"{known[setting][:12]}, now {digest[:12]}), so the run would not end as it should; restore it, or begin a "
+                "new run"
+            )
     if before is None:
         text = json.dumps({**derived, "environment": environment()}, indent=2)
         write_text_atomically(folder.derived, text + "\n")
@@ -253,6 +261,13 @@ def build_schedule(config: TrainingConfig, *, images: int) -> Schedule:
     )
     if schedule.total_steps < 1:
         raise ValueError(f"schedule.duration={config.schedule.duration} is no step at all; the least is 1 step")
+    if schedule.warmup_steps > schedule.total_steps:
+        _log.warning(
+            "schedule.warmup=%s is %d steps, longer than the whole run of %d: the learning rate ends at %.3g and never "
+            "reaches its peak of %.3g; set a shorter one, such as schedule.warmup='%d steps'",
+            config.schedule.warmup, schedule.warmup_steps, schedule.total_steps, schedule.lr(schedule.total_steps - 1),
+            schedule.peak_lr, max(schedule.total_steps // 10, 1),
+        )  # fmt: skip
     return schedule
 
 
@@ -319,9 +334,17 @@ def open_quarantine(session: Session, listed: int, problems: Mapping[str, str], 
     return session.processes.from_main(open_it)
 
 
-def describe(run: Run, source: Source) -> dict[str, Any]:
-    """What follows from recipe, data and machine."""
+def describe(run: Run, source: Source, *, reads: Mapping[str, Path] | None = None) -> dict[str, Any]:
+    """What follows from recipe, data and machine.
+
+    Args:
+        run: the run.
+        source: what it trains on.
+        reads: other files that decide the result, by the setting that names them; a run goes on with the same ones only.
+    """
+    digests = {setting: digest_of(path) for setting, path in (reads or {}).items()}
     return {
+        **({"digests": digests} if digests else {}),
         "images": len(source),
         "fingerprint": source.fingerprint,
         "steps_per_epoch": run.schedule.steps_per_epoch,

@@ -11,7 +11,7 @@ from simmim.config import load, merge, to_tree
 from simmim.data import Statistics, splits_of
 from simmim.tasks.avgdist import Setting, measure_setting
 from simmim.tasks.doctor.machine import cores
-from simmim.tasks.doctor.recipe import Fit, fastest
+from simmim.tasks.doctor.recipe import Fit
 from simmim.tasks.doctor.sample import Sampled
 from simmim.tasks.pretrain import PretrainConfig, build_model
 from simmim.units import Size
@@ -108,12 +108,12 @@ def fit_machine(config: PretrainConfig, fit: Fit, *, images: int, free: float) -
     if batch != config.batch:
         notes.append(f"batch={batch}: at least {_FEWEST_STEPS} steps an epoch of {images} images")
     micro = min(config.machine.micro_batch or config.batch, batch)
-    need, trial = fit.trial.memory_bytes, fit.trial
-    while need > 0.8 * free and micro > 1 and trial.images_per_second:
-        micro, need = micro // 2, need / 2
+    trial = fit.trial
+    while trial.images_per_second and trial.memory(micro) > 0.8 * free and micro > 1:
+        micro //= 2
     while batch % micro:
         micro -= 1
-    precision = fastest(trial)
+    precision = trial.fastest
     workers = max(0, min(8, cores() - 1)) if images > 64 else 0
     epochs = fit.advised_epochs
     if fit.images_per_second:
@@ -124,7 +124,7 @@ def fit_machine(config: PretrainConfig, fit: Fit, *, images: int, free: float) -
             )
             epochs = max(here, 1)
     notes.append(f"schedule.duration={epochs} epochs, a rule of thumb: 128 million images seen, at most 2000 epochs")
-    notes.append(f"machine: micro_batch={micro}, precision={precision}, workers={workers}, as measured here")
+    notes.append(f"machine: micro_batch={micro}, precision={precision}, workers={workers}")
     schedule: dict[str, Any] = {"duration": f"{epochs} epochs", "warmup": f"{round(min(10, epochs / 10), 2)} epochs"}
     if config.schedule.decay == "multistep":
         schedule["milestones"] = [f"{max(epochs * 7 // 8, 1)} epochs"]

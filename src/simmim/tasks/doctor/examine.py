@@ -1,26 +1,32 @@
 """The whole examination: a data set, a recipe, this machine."""
 
+import functools
 import shlex
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from simmim.config import to_tree, write_yaml
-from simmim.data import Source, Statistics, measure, open_source
+from simmim.data import Source, Statistics, measure
+from simmim.engine.bar import Bar
 from simmim.files import write_text_atomically
 from simmim.tasks.catalogue import resolve
 from simmim.tasks.doctor.advice import choose_recipe, fit_machine, fit_sizes
 from simmim.tasks.doctor.images import problems_of_images
 from simmim.tasks.doctor.machine import cores, device_name, free_bytes
 from simmim.tasks.doctor.problem import BREAKS, Problem, by_weight
-from simmim.tasks.doctor.progress import Stages
 from simmim.tasks.doctor.recipe import Fit, examine_recipe
 from simmim.tasks.doctor.sample import Sampled, look_at
+from simmim.tasks.images import open_images
 from simmim.tasks.pretrain import PretrainConfig
 
-_LOOKING_SECONDS, _TRYING_SECONDS = 12.0, 30.0
+_ANY_RECIPE = "tiny"  # how it reads files is how all do, unless settings say otherwise
+_WHOLE_SECONDS = 50.0  # what is left of a minute when the program has started
+_LOOKING_SECONDS, _MEASURING_SECONDS, _READING_SECONDS = 10.0, 5.0, 2.0
+_SHORTEST_TRIAL, _LONGEST_TRIAL = 10.0, 30.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,7 @@ class Examination:
         """As plain data, for JSON."""
         plain = asdict(self)
         plain["problems"] = [problem._asdict() for problem in self.problems]
+        plain["fit"]["trial"] |= {"memory_bytes": self.fit.trial.memory_bytes, "precisions": self.fit.trial.precisions}
         plain["fit"]["problems"] = [problem.name for problem in self.fit.problems]
         plain["advised"] = None if self.advised is None else to_tree(self.advised)
         return plain
@@ -63,6 +70,7 @@ class Examination:
 def examine(
     data: str | Path,
     recipe: str | Path | None = None,
+    settings: Sequence[str] = (),
     *,
     write: str | Path | None = None,
     samples: int = 1024,
@@ -74,8 +82,9 @@ def examine(
     Args:
         data: a folder of any depth, a list file, or a built-in name.
         recipe: the name of a built-in recipe, or a YAML file; one is chosen if not given.
+        settings: what differs from the recipe, words such as "data.invalid=black".
         write: where a recipe that fits is written, a YAML file.
-        samples: images looked at; fewer where that takes more than 12 seconds.
+        samples: images looked at; fewer where that takes more than 10 seconds.
         seed: chooses them.
         trial: whether a step of the recipe is tried here.
 
@@ -83,27 +92,25 @@ def examine(
         ValueError: where there are no images at all, or the recipe is none for pre-training.
     """
     begin = time.monotonic()
-    with Stages() as stages:
+    with Bar() as stages:
         stages.enter("finding the images")
-        config = None if recipe is None else cast(PretrainConfig, resolve(recipe, task="pretrain"))
-        split = config.data.split if config else None
-        source = open_source(data, split=split)
+        config = _resolved(recipe or _ANY_RECIPE, settings, data)
+        source = open_images(config.data)
         stages.enter("looking at a sample", seconds=_LOOKING_SECONDS)
-        sampled = look_at(source, samples=samples, seed=seed, seconds=_LOOKING_SECONDS, tell=stages.tell)
+        sampled = look_at(source, config.data, samples=samples, seed=seed, seconds=_LOOKING_SECONDS, tell=stages.tell)
         name, why = (str(recipe), "") if recipe is not None else choose_recipe(sampled)
-        config = _of_these_images(config or cast(PretrainConfig, resolve(name, task="pretrain")), data)
-        problems = problems_of_images(source, sampled, data=str(data), split=split)
-        stages.enter("measuring mean and std")
+        config = _resolved(name, settings, data)
+        problems = problems_of_images(source, sampled, data=str(data), split=config.data.split)
+        stages.enter("measuring mean and std", seconds=_MEASURING_SECONDS)
         measured, trouble = _measured(source, config, sampled, seed)
-        stages.enter("trying a step of the recipe", seconds=_TRYING_SECONDS)
+        trying = _time_to_try(time.monotonic() - begin) if trial else 0.0
+        stages.enter("trying a step of the recipe", seconds=trying)
         fit, advised, notes = Fit(), None, list[str]()
         if measured is not None:
             fitted, notes = fit_sizes(config, sampled, measured)
-            tried, seconds = (fitted if recipe is None else config), (_TRYING_SECONDS if trial else 0)
-            fit = examine_recipe(tried, source, sampled, _of_recipe(tried, measured), seconds=seconds)
-            free, trained_on = free_bytes(config.machine.device), max(len(source) - config.data.held_out, 1)
-            advised, more = fit_machine(fitted, fit, images=trained_on, free=free)
-            notes += more
+            config = fitted if recipe is None else config
+            fit = examine_recipe(config, source, sampled, _of_recipe(config, measured), seconds=trying)
+            advised, notes[len(notes) :] = _fit_machine(fitted, fit, source)
     _write(advised, write)
     return Examination(
         **_seen(source, sampled),
@@ -117,13 +124,27 @@ def examine(
         problems=by_weight([*problems, *trouble, *fit.problems]),
         advised=advised,
         notes=notes,
-        command=shlex.join(["simmim", "pretrain", str(write or name), "--data", str(data), "--out", "runs/first"]),
+        command=_command(data, [name, *settings] if write is None else [str(write)]),
         seconds=time.monotonic() - begin,
     )
 
 
-def _of_these_images(config: PretrainConfig, data: str | Path) -> PretrainConfig:
-    return config.model_copy(update={"data": config.data.model_copy(update={"source": str(data)})})
+def _fit_machine(config: PretrainConfig, fit: Fit, source: Source) -> tuple[PretrainConfig, list[str]]:
+    trained_on = max(len(source) - config.data.held_out, 1)
+    return fit_machine(config, fit, images=trained_on, free=free_bytes(config.machine.device))
+
+
+def _time_to_try(spent: float) -> float:
+    """Seconds for trying a step, so that the whole stays below a minute."""
+    return min(max(_WHOLE_SECONDS - _READING_SECONDS - spent, _SHORTEST_TRIAL), _LONGEST_TRIAL)
+
+
+def _command(data: str | Path, recipe: Sequence[str]) -> str:
+    return shlex.join(["simmim", "pretrain", *recipe, "--data", str(data), "--out", "runs/first"])
+
+
+def _resolved(recipe: str | Path, settings: Sequence[str], data: str | Path) -> PretrainConfig:
+    return cast(PretrainConfig, resolve(recipe, settings, task="pretrain", extra={"data.source": str(data)}))
 
 
 def _write(advised: PretrainConfig | None, write: str | Path | None) -> None:
@@ -151,17 +172,25 @@ def _seen(source: Source, sampled: Sampled) -> dict[str, Any]:
 def _measured(
     source: Source, config: PretrainConfig, sampled: Sampled, seed: int
 ) -> tuple[Statistics | None, list[Problem]]:
-    """Mean and std; where the images do not go together, those of the most frequent number of channels."""
+    """Mean and std; where the images do not go together, those of the most frequent number of channels.
+
+    Of fewer images where looking at one took long: its statistics take as long again.
+    """
+    affordable = int(_MEASURING_SECONDS / max(sampled.seconds / max(sampled.asked, 1), 1e-9))
+    samples = min(256, max(affordable, 8))
     channels = config.data.channel_count
     counts = _counted(str(look.colours) for look in sampled.looks)
     if channels is None and len(counts) > 1 and set(counts) != {"1", "3"}:
         channels = int(next(iter(counts)))
+    measured = functools.partial(
+        measure, source, samples=samples, seed=seed, max_pixels=config.data.max_pixels, invalid=config.data.invalid
+    )
     try:
-        return measure(source, channels=channels, samples=256, seed=seed), []
+        return measured(channels=channels), []
     except ValueError as error:
         try:
             # The recipe's number of channels is not that of the images: say it, and go on with theirs.
-            found = measure(source, samples=256, seed=seed)
+            found = measured()
         except ValueError:
             return None, [
                 Problem("nothing readable", BREAKS, str(error), "see the reasons above; copy the files again")

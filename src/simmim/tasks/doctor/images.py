@@ -32,7 +32,7 @@ _SIGNS: tuple[_Sign, ...] = (
         SPOILS,
         lambda look: look.border >= _FRAMED and look.spread >= _CONSTANT,
         "have black borders of a tenth of the picture or more, which is predicted for nothing",
-        "crop the borders before training",
+        "set data.invalid=black, or the value that marks what is empty, so that it is neither hidden nor scored; or crop them",
     ),
     (
         "low range",
@@ -60,7 +60,7 @@ _SIGNS: tuple[_Sign, ...] = (
         NOTE,
         lambda look: look.alpha,
         "have transparency, which is dropped; what lies behind it may be black",
-        "nothing to do if it is not used; or flatten them on a background, or set data.channels to keep it",
+        "nothing to do if it is not used; or set data.invalid=alpha, so that what is transparent does not count",
     ),
     (
         "cmyk",
@@ -68,6 +68,13 @@ _SIGNS: tuple[_Sign, ...] = (
         lambda look: look.mode == "CMYK",
         "are written for print (CMYK); the change to RGB is rough without their colour profile",
         "convert them with their profile if colours matter",
+    ),
+    (
+        "pages",
+        NOTE,
+        lambda look: look.pages > 1,
+        "have further pages, of which only the first counts",
+        "set data.pages=each if every page is an image, data.pages=channels if together they are one",
     ),
     (
         "misnamed",
@@ -120,6 +127,8 @@ def _unreadable(source: Source, sampled: Sampled) -> list[Problem]:
         cure = "remove them or copy them again; a run steps over them" + (
             f", up to data.bad_share=0.05; here set data.bad_share={min(1.0, share * 1.5):.2f}" if share > 0.05 else ""
         )
+        if kind == "not finite":
+            cure = "set data.invalid=nan if NaN marks what is empty; otherwise " + cure
         weight = BREAKS if share > 0.05 else COSTS
         said = f"{len(paths)} {of} ({share:.1%}) cannot be read; the first {reasons[kind]}"
         found.append(Problem(kind, weight, said, cure, tuple(paths[:_SHOWN])))

@@ -17,6 +17,7 @@ from simmim.tasks.pretrain import PretrainConfig, build_model, draw_masks
 _BYTES_A_WEIGHT = 16  # float32: weight, gradient, two memories of Adam
 _ASIDE = 0.3  # how far a mean may lie from the measured one, by the spread
 _LONGEST_DAYS = 14
+_MUCH_SLOWER = 1.5
 _GIB = 1024**3
 
 _SEEN = 128_000_000
@@ -70,7 +71,7 @@ def examine_recipe(
     problems = [*_distance(config, distance), *_of_data(config, source, sampled, statistics)]
     needed, free = parameters * _BYTES_A_WEIGHT, free_bytes(config.machine.device)
     if needed > free:
-        trial = Trial(ended="weights, gradients and Adam alone do not fit, so no step was tried", memory_bytes=needed)
+        trial = Trial(ended="weights, gradients and Adam alone do not fit, so no step was tried", memory_fixed=needed)
     else:
         trial = run_trial(config, statistics, seconds=seconds) if seconds else Trial()
     read = _reading_speed(config, source, statistics)
@@ -138,10 +139,9 @@ def _reading_speed(config: PretrainConfig, source: Source, statistics: Statistic
 
 
 def _timed(config: PretrainConfig, source: Source, fit: Fit, *, free: float) -> Fit:
-    trial, problems = fit.trial, list(fit.problems)
-    reading = fit.decoded_per_second * max(config.machine.workers, 1)
-    speed = min(trial.images_per_second, reading)
-    bound = "the network" if trial.images_per_second <= reading else "reading"
+    trial, precision, problems = fit.trial, config.machine.precision, list(fit.problems)
+    network, reading = trial.speed_in(precision), fit.decoded_per_second * max(config.machine.workers, 1)
+    speed, bound = min(network, reading), "the network" if network <= reading else "reading"
     images = max(len(source) - config.data.held_out, 1)
     steps = config.schedule.duration.steps(max(images // config.batch, 1))
     hours = steps * config.batch / speed / 3600 if speed else 0.0
@@ -151,12 +151,9 @@ def _timed(config: PretrainConfig, source: Source, fit: Fit, *, free: float) -> 
         problems.append(Problem("memory", BREAKS, said, cure))
     elif trial.ended and not trial.images_tried:
         problems.append(Problem("trial", COSTS, f"a step was not tried to its end: {trial.ended}", "see what it says"))
-    if config.machine.precision in trial.refused:
-        name = config.machine.precision
-        said = f"{name} does not work here: {trial.refused[name]}"
-        problems.append(Problem("precision", BREAKS, said, f"set machine.precision={fastest(trial)}"))
+    problems += _of_format(precision, trial)
     if bound == "reading" and hours > 1:
-        said = f"reading gives {reading:.0f} images/s, the network could take {trial.images_per_second:.0f}"
+        said = f"reading gives {reading:.0f} images/s, the network could take {network:.0f}"
         cure = f"set machine.workers={config.machine.workers + 2} or more if there are cores, or store smaller images"
         problems.append(Problem("reading", COSTS, said, cure))
     if hours > 24 * _LONGEST_DAYS:
@@ -168,9 +165,15 @@ def _timed(config: PretrainConfig, source: Source, fit: Fit, *, free: float) -> 
     )  # fmt: skip
 
 
-def fastest(trial: Trial) -> str:
-    """The quickest number format that works, bf16 before fp16 where they are nearly equal; fp32 if nothing is known."""
-    known = dict(trial.precisions)
-    if "bf16" in known:
-        known["bf16"] *= 0.9
-    return min(known, key=lambda name: known[name], default="fp32")
+def _of_format(precision: str, trial: Trial) -> list[Problem]:
+    """What speaks against the recipe's number format here."""
+    cure = f"set machine.precision={trial.fastest}"
+    if precision in trial.refused:
+        return [Problem("precision", BREAKS, f"{precision} does not work here: {trial.refused[precision]}", cure)]
+    times = trial.precisions
+    if precision in times and times[precision] > _MUCH_SLOWER * times[trial.fastest]:
+        slower = times[precision] / times[trial.fastest]
+        return [
+            Problem("precision", COSTS, f"{precision} takes {slower:.1f} times as long as {trial.fastest} here", cure)
+        ]
+    return []

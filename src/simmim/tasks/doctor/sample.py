@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from simmim.data import MAX_PIXELS, SUFFIXES, ImageFile, Source, UnreadableImage
+from simmim.data import SUFFIXES, DataConfig, ImageFile, Source, UnreadableImage
+from simmim.data.valid import Invalid, pixels_and_valid
 from simmim.seeds import stream
 
 _LOOKED_AT = 256  # pixels a side at which pixels are judged
@@ -46,6 +47,7 @@ class Look:
     width: int
     colours: int
     alpha: bool
+    """Whether it has transparency that the settings leave out of account."""
     orientation: int
     depth: str
     """Number type of the stored values, such as uint8."""
@@ -54,7 +56,9 @@ class Look:
     spread: float
     """Largest difference of two pixels of a channel, in the same scale."""
     border: float
-    """Share of the picture that is black rows and columns at its edges."""
+    """Share of the picture that is black rows and columns at its edges; 0 where the settings say what is empty."""
+    pages: int
+    """Pages of the file, of which this is one."""
     thumbnail: NDArray[np.float32]
     """9 x 9 grey."""
     digest: bytes
@@ -70,6 +74,8 @@ class Sampled:
     asked: int
     """How many files that was, bad ones included."""
     seed: int
+    seconds: float = 0.0
+    """How long that took."""
 
 
 def choose(count: int, samples: int, seed: int) -> list[int]:
@@ -84,38 +90,41 @@ def choose(count: int, samples: int, seed: int) -> list[int]:
 
 def look_at(
     source: Source,
+    data: DataConfig,
     *,
     samples: int,
     seed: int,
     seconds: float,
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Sampled:
-    """Open and decode a sample of a source, in random order, and stop when the time is up."""
+    """Open and decode a sample of a source as its settings say, in random order, and stop when the time is up."""
     chosen = choose(len(source), samples, seed)
     order = stream(seed, "doctor", "order").permutation(len(chosen) // 2 + 1)
     chosen = [index for pair in order for index in chosen[2 * pair : 2 * pair + 2]]
-    looks, failures, end = list[Look](), dict[str, str](), time.monotonic() + seconds
+    looks, failures, begin = list[Look](), dict[str, str](), time.monotonic()
     for done, index in enumerate(chosen, 1):
         name = source.name(index)
         try:
-            looks.append(_look(name, source.open(index, max_pixels=MAX_PIXELS)))
+            looks.append(_look(name, source.open(index, max_pixels=data.max_pixels), data.invalid))
         except (UnreadableImage, OSError) as error:
             failures[name] = str(error)
         tell(done, len(chosen))
-        if time.monotonic() > end:
+        if time.monotonic() - begin > seconds:
             break
-    return Sampled(looks, failures, len(looks) + len(failures), seed)
+    return Sampled(looks, failures, len(looks) + len(failures), seed, time.monotonic() - begin)
 
 
-def _look(name: str, image: ImageFile) -> Look:
-    kind, mode = _written(Path(name))
+def _look(name: str, image: ImageFile, invalid: Invalid | None) -> Look:
+    file = Path(name.partition(", page ")[0])
+    kind, mode = _written(file)
     shrink = min(1.0, _LOOKED_AT / max(image.height, image.width))
-    pixels = image.pixels((max(1, round(image.height * shrink)), max(1, round(image.width * shrink))))
+    size = max(1, round(image.height * shrink)), max(1, round(image.width * shrink))
+    pixels, valid = (image.pixels(size), None) if invalid is None else pixels_and_valid(image, size, invalid=invalid)
     depth = "uint8" if pixels.dtype == torch.uint8 else str(image.read(None).dtype)
     values = pixels.float() / (255 if depth == "uint8" else 1)
     values = values[:-1] if image.alpha else values
-    flat = values.flatten(start_dim=1)
-    suffix = Path(name).suffix.lower()
+    flat = values.flatten(start_dim=1) if valid is None or not valid.any() else values[:, valid]
+    suffix = file.suffix.lower()
     grey = F.adaptive_avg_pool2d(values.mean(dim=0)[None, None], 9)[0, 0]
     return Look(
         name=name,
@@ -125,12 +134,13 @@ def _look(name: str, image: ImageFile) -> Look:
         height=image.height,
         width=image.width,
         colours=image.colours,
-        alpha=image.alpha,
+        alpha=image.alpha and invalid != "alpha",
         orientation=image.orientation,
         depth=depth,
         range_used=float(flat.max()) if depth in ("uint8", "uint16") else 1.0,
         spread=float((flat.max(dim=1).values - flat.min(dim=1).values).max()),
-        border=_border(values),
+        border=_border(values) if invalid is None else 0.0,
+        pages=1 if image.stack is None else image.stack().count,
         thumbnail=grey.numpy(),
         digest=hashlib.blake2b(pixels.contiguous().numpy().tobytes(), digest_size=16).digest(),
     )

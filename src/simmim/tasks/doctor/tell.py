@@ -8,6 +8,7 @@ from simmim.engine.progress import duration_text
 from simmim.report import print_table
 from simmim.tasks.doctor.examine import Examination
 from simmim.tasks.doctor.problem import WORDS
+from simmim.tasks.doctor.trial import Trial
 
 _GIB = 1024**3
 
@@ -61,14 +62,13 @@ def _of_fit(found: Examination) -> list[tuple[str, str]]:
         rows.append(("reading", f"{fit.decoded_per_second:.0f} images/s a core"))
     if trial.images_tried:
         whole = trial.images_tried == trial.micro_batch
-        how = "measured" if whole else f"stretched from {trial.images_tried} images"
-        rows.append(("memory", f"{trial.memory_bytes / _GIB:.2f} GiB at {trial.micro_batch} images, {how}"))
-        rows.append(("network", f"{trial.images_per_second:.1f} images/s, a step on this machine"))
-    if trial.precisions:
-        base = trial.precisions.get("fp32", 0.0)
-        words = [f"{name} ({base / seconds:.1f}x)" for name, seconds in trial.precisions.items() if seconds]
-        words += [f"{name}: no ({why})" for name, why in trial.refused.items()]
-        rows.append(("precision, speed", ", ".join(words)))
+        how = "measured" if whole else f"from steps of up to {_images(trial.images_tried)}"
+        rows.append(("memory", f"{trial.memory_bytes / _GIB:.2f} GiB at {_images(trial.micro_batch)}, {how}"))
+        rows.append(
+            ("network", f"{trial.images_per_second:.3g} images/s in {trial.measured_in}, {_images(trial.images_tried)}")
+        )
+    if trial.images_tried or trial.refused:
+        rows.append(("precision, speed", _of_formats(trial)))
     if fit.hours:
         length = duration_text(fit.hours * 3600)
         rows.append(("the run", f"{fit.epochs:.0f} epochs, {length} at {fit.images_per_second:.1f} images/s"))
@@ -76,6 +76,22 @@ def _of_fit(found: Examination) -> list[tuple[str, str]]:
     if fit.advised_epochs:
         rows.append(("the data ask for", f"{fit.advised_epochs} epochs (rule of thumb)"))
     return rows
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
+
+
+def _of_formats(trial: Trial) -> str:
+    """How fast the number formats are beside float32, and which to take."""
+    times = trial.precisions
+    base = times.get("fp32", 0.0)
+    words = [f"{name} {base / seconds:.1f}x" if base else name for name, seconds in times.items()]
+    words += [f"{name} no ({why})" for name, why in trial.refused.items()]
+    if not words:
+        return "not compared: no time was left; take fp32"
+    clearly = "; no other is clearly faster" if trial.fastest == "fp32" and len(times) > 1 else ""
+    return f"{', '.join(words)}; take {trial.fastest}{clearly}"
 
 
 def _problems(found: Examination) -> None:
