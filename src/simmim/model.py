@@ -78,6 +78,10 @@ class SimMIM(nn.Module):
         tokens = self.hide(self.encoder.embed(images), mask)
         return self.encoder.encode_hidden(tokens, mask)
 
+    def shards(self) -> list[nn.Module]:
+        """The parts whose weights need to be whole only while they run, where weights are spread over processes."""
+        return [*self.encoder.blocks, self.head]
+
     def hide(self, tokens: Tokens, mask: Mask) -> Tokens:
         """Put the mask token where the mask is true."""
         if mask.shape != tokens.shape[:3]:

@@ -65,7 +65,7 @@ def test_the_further_norm_normalises_what_leaves_the_block() -> None:
         images = torch.randn(1, 3, 64, 96)
         whole = encoder.backbone.forward_features(images)
         assert torch.allclose(encoder(images), whole.permute(0, 3, 1, 2), atol=1e-5)
-        ((given, left),) = seen
+        (given, left), _ = seen  # timm's way first, then ours
         plain = given + block.norm1(block._attn(given))
         plain = plain + block.norm2(block.mlp(plain))
         mean, variance = plain.mean(-1, keepdim=True), plain.var(-1, unbiased=False, keepdim=True)

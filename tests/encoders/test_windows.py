@@ -1,10 +1,13 @@
 """Tokens that lie in groups: the same function as timm's, and a cheaper one where blocks see visible tokens only."""
 
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from simmim.encoders import BeitConfig, Encoder, EncoderConfig, SwinConfig, SwinV2Config, ViTConfig
 from simmim.encoders.windows import nested_coordinates, window_places
@@ -177,17 +180,59 @@ def test_every_kind_of_mask_trains_and_every_weight_has_a_gradient(name: str, ma
     assert missing == []
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_computing_blocks_again_changes_no_gradient(name: str) -> None:
-    gradients = []
-    for again in (False, True):
-        encoder = _encoder(name).train()
-        if again:
-            encoder.checkpoint_blocks()
+def _giant(**settings: Any) -> Encoder:
+    torch.manual_seed(0)
+    config = SwinV2Config(name="swinv2_giant_window12_192", extra_norm_every=2, **SWIN, **settings)
+    return config.build(image_size=SIZE, in_channels=3)
+
+
+@pytest.mark.parametrize("name", [*CASES, "giant", "giant that takes few windows at once"])
+def test_computing_blocks_again_changes_not_one_bit_of_a_gradient_and_keeps_less(name: str) -> None:
+    gradients, kept = list[list[Tensor]](), dict[str, int]()
+    for how in ("none", "selective", "blocks"):
+        encoder = (_encoder(name) if name in CASES else _giant(sequential_stages=len(name) // 10)).train()
+        encoder.checkpoint_blocks(how)
+        for each in encoder.modules():
+            if type(each).__name__ == "DropPath":
+                each.drop_prob = 0.3  # type: ignore[assignment]
         torch.manual_seed(3)
-        encoder(_images()).square().sum().backward()
-        gradients.append([parameter.grad for parameter in encoder.parameters()])
-    assert all(torch.allclose(one, other, rtol=1e-5) for one, other in zip(*gradients, strict=True))
+        kept[how] = 0
+        watch = torch.autograd.graph.saved_tensors_hooks(partial(_count, kept, how), lambda tensor: tensor)
+        with nullcontext() if how == "selective" else watch:  # torch warns that it passes by
+            answer = encoder(_images())
+        answer.square().sum().backward()
+        gradients.append([parameter.grad for parameter in encoder.parameters() if parameter.grad is not None])
+    assert len(gradients[0]) > 10
+    for other in gradients[1:]:
+        assert all(torch.equal(one, same) for one, same in zip(gradients[0], other, strict=True))
+    assert kept["blocks"] < kept["none"] / 2
+
+
+def _count(kept: dict[str, int], how: str, tensor: Tensor) -> Tensor:
+    kept[how] += tensor.numel()
+    return tensor
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_selective_checkpointing_does_no_linear_layer_twice(name: str) -> None:
+    counts = {}
+    for how in ("none", "selective", "blocks"):
+        encoder = _encoder(name).train()
+        encoder.checkpoint_blocks(how)
+        with Counter() as counter:
+            encoder(_images()).square().sum().backward()
+        counts[how] = counter.linear
+    assert counts["none"] == counts["selective"] < counts["blocks"]
+
+
+class Counter(TorchDispatchMode):
+    """Counts matrix products of linear layers."""
+
+    linear = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), more: Any = None) -> Any:
+        self.linear += function in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
+        return function(*arguments, **(more or {}))
 
 
 @pytest.mark.parametrize(("name", "most"), [("swin", 5), ("vit", 2), ("beit", 2)])

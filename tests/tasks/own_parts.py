@@ -85,3 +85,26 @@ class HidingEverything(Part, frozen=True):
         self, batch: int, *, image_size: tuple[int, int], patch_size: int, generator: torch.Generator
     ) -> Tensor:
         return torch.ones(batch, image_size[0] // patch_size, image_size[1] // patch_size, dtype=torch.bool)
+
+
+class DyingTarget(Part, frozen=True):
+    """Pixels; at a training step, counted from 0 in calls, the second process kills itself, once in the life of a folder."""
+
+    kind: str = "tasks.own_parts:DyingTarget"
+    place: str
+    call: int
+    signal: int = 9
+
+    def build(self, *, mean: tuple[float, ...], std: tuple[float, ...]) -> Pixels:
+        config, calls = self, [0]
+
+        class Dying(Pixels):
+            def __call__(self, images: Tensor) -> Tensor:
+                calls[0] += torch.is_grad_enabled()
+                if os.environ.get("RANK") == "1" and calls[0] > config.call and not Path(config.place).exists():
+                    Path(config.place).mkdir()
+                    (Path(config.place) / str(os.getpid())).touch()
+                    os.kill(os.getpid(), config.signal)
+                return super().__call__(images)
+
+        return Dying(len(mean))

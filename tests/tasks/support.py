@@ -54,7 +54,7 @@ def folder_of_pictures(folder: Path, count: int, *, height: int = 100, width: in
 # --------------------------------------------------------------------------------------------------------------- processes
 
 
-def command(*words: str, processes: int = 1) -> list[str]:
+def command(*words: str, processes: int = 1, restarts: int = 0) -> list[str]:
     if processes == 1:
         return [sys.executable, "-m", "simmim", *words]
     launcher = Path(sys.executable).with_name("torchrun")
@@ -63,14 +63,16 @@ def command(*words: str, processes: int = 1) -> list[str]:
         "--nproc-per-node",
         str(processes),
         "--master-port",
-        str(_free_port()),
+        str(free_port()),
+        "--max-restarts",
+        str(restarts),
         "-m",
         "simmim",
         *words,
     ]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     import socket
 
     with socket.socket() as listener:
@@ -85,6 +87,7 @@ class Process:
         self,
         *words: str,
         processes: int = 1,
+        restarts: int = 0,
         cwd: Path | None = None,
         python_path: Path | None = None,
         **environment: str,
@@ -94,7 +97,7 @@ class Process:
         paths = [str(path) for path in (python_path, TESTS, os.environ.get("PYTHONPATH")) if path]
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(
-                command(*words, processes=processes),
+                command(*words, processes=processes, restarts=restarts),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -135,16 +138,16 @@ class Process:
         self.process.wait(30)
 
 
-def run(*words: str, processes: int = 1, cwd: Path | None = None, **environment: str) -> Process:
+def run(*words: str, processes: int = 1, restarts: int = 0, cwd: Path | None = None, **environment: str) -> Process:
     """Run a command to its end."""
-    process = Process(*words, processes=processes, cwd=cwd, **environment)
+    process = Process(*words, processes=processes, restarts=restarts, cwd=cwd, **environment)
     process.wait()
     return process
 
 
-def complete(*words: str, processes: int = 1, **environment: str) -> Process:
+def complete(*words: str, processes: int = 1, restarts: int = 0, **environment: str) -> Process:
     """Run a command that must succeed."""
-    process = run(*words, processes=processes, **environment)
+    process = run(*words, processes=processes, restarts=restarts, **environment)
     assert process.process.returncode == 0, process.stderr
     assert "Traceback" not in process.stderr
     return process

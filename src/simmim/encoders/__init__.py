@@ -4,8 +4,10 @@ from typing import Annotated
 
 from simmim.config import OneOf
 from simmim.encoders.beit import BeitConfig, BeitEncoder
+from simmim.encoders.checkpointing import checkpoint_blocks
 from simmim.encoders.encoder import Architecture, Encoder, EncoderConfig
 from simmim.encoders.layer_ids import LayerIds, layers_of
+from simmim.encoders.layers import blocks_of
 from simmim.encoders.swin import SwinConfig, SwinEncoder, SwinV2Config
 from simmim.encoders.timm import TimmConfig, TimmEncoder
 from simmim.encoders.vit import ViTConfig, ViTEncoder
@@ -25,6 +27,8 @@ __all__ = [
     "TimmEncoder",
     "ViTConfig",
     "ViTEncoder",
+    "blocks_of",
+    "checkpoint_blocks",
     "layers_of",
 ]
 

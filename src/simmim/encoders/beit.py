@@ -77,7 +77,7 @@ class BeitEncoder(PlainTransformerEncoder):
 
     def _run(self, row: Tensor, blocks: Any, bias: Tensor | None) -> Tensor:
         for block in blocks:
-            row = self._through(block, row, shared_rel_pos_bias=bias)
+            row = block(row, shared_rel_pos_bias=bias)
         return row
 
     def _bias_of(self, seen: SeenRow) -> Tensor | None:

@@ -1,21 +1,20 @@
 """The contract of an encoder: a timm backbone that can be stopped between its patch embedding and the rest."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import timm
 import torch
-import torch.utils.checkpoint
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from simmim.config import Part, nearest
+from simmim.encoders.checkpointing import Checkpointing, checkpoint_blocks
+from simmim.encoders.layers import blocks_of
 from simmim.shapes import Features, Images, Mask, Tokens
 from simmim.units import Size
-
-_checkpointing: Any = torch.utils.checkpoint  # it says too little of its types
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,6 @@ class Encoder(nn.Module, ABC):
     """Channels of the feature map."""
     visible_blocks: int = 0
     """How many of the first blocks see visible tokens only in pre-training; 0 for the published method."""
-    checkpointing: bool = False
-    """Whether blocks forget what they computed and compute it again in the backward pass: slower, and with less memory."""
 
     def __init__(self, architecture: Architecture, *, image_size: Size, in_channels: int) -> None:
         super().__init__()
@@ -94,12 +91,6 @@ class Encoder(nn.Module, ABC):
         """
         return self.encode(tokens)
 
-    def _through(self, block: Callable[..., Tensor], *inputs: Any, **more: Any) -> Tensor:
-        """What the block makes of its inputs, in the manner of `checkpointing`."""
-        if not (self.checkpointing and self.training and torch.is_grad_enabled()):
-            return block(*inputs, **more)
-        return _checkpointing.checkpoint(block, *inputs, use_reentrant=False, **more)
-
     def see_visible_only(self, blocks: int) -> None:
         """Let so many of the first blocks see visible tokens only.
 
@@ -115,12 +106,14 @@ class Encoder(nn.Module, ABC):
             )
         self.visible_blocks = blocks
 
-    def checkpoint_blocks(self) -> None:
-        """Compute every block again in the backward pass, in place of keeping what it computed."""
-        self.checkpointing = True
-        with_own: Any = getattr(self.backbone, "set_grad_checkpointing", None)
-        if with_own is not None:
-            with_own(True)
+    def checkpoint_blocks(self, how: Checkpointing = "blocks") -> None:
+        """Compute blocks again in the backward pass, as a whole or what is cheap of them; see `checkpointing.py`."""
+        checkpoint_blocks(self.backbone, how)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The blocks from first to last, those of all stages in one row; none where they are not known."""
+        return blocks_of(self.backbone)
 
     def pyramid(self, images: Images) -> list[Features]:
         """Feature maps from fine to coarse, for dense tasks; up to four where the backbone has blocks of one size."""

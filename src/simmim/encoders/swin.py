@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from simmim.encoders import giants  # makes them known to timm
 from simmim.encoders.encoder import Architecture, Encoder, EncoderConfig
-from simmim.encoders.windows import Groups, Windows, merge, move, nested_coordinates, pick, reorder, run_block
+from simmim.encoders.windows import Groups, Windows, merge, move, nested_coordinates, pick, reorder, take_groups
 from simmim.shapes import Features, Images, Mask, Tokens
 from simmim.units import Pixels, Size, check_multiple
 
@@ -148,6 +148,7 @@ class SwinEncoder(Encoder):
         for stage, layer in enumerate(self.backbone.layers):
             finer = last - stage
             for block in layer.blocks:
+                take_groups(block)
                 self.windows[_kind_of(stage, block)] = Windows(
                     (cells[0] << finer, cells[1] << finer),
                     cells=cells,
@@ -218,7 +219,7 @@ class SwinEncoder(Encoder):
                         windows.of_all() if seen.cells is None else windows.of_seen(*seen.tokens(4 ** (last - stage)))
                     )
                 x = move(x, of=now, to=known[kind])
-                x, now = self._through(run_block, block, x, known[kind]), known[kind]
+                x, now = block(x, known[kind]), known[kind]
             x = move(x, of=now, to=None)
         normed: Tensor = self.backbone.norm(x)
         return normed.transpose(1, 2).reshape(len(normed), -1, *self.cells)

@@ -153,5 +153,5 @@ class ViTEncoder(PlainTransformerEncoder):
 
     def _run(self, row: Tensor, blocks: Any, **more: Any) -> Tensor:
         for block in blocks:
-            row = self._through(block, row, **{name: value for name, value in more.items() if value is not None})
+            row = block(row, **{name: value for name, value in more.items() if value is not None})
         return row

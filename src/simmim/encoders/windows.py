@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from timm.models.swin_transformer import SwinTransformerBlock
+from timm.models.swin_transformer_v2 import SwinTransformerV2Block
 from torch import Tensor, nn
 
 from simmim.units import Size
@@ -231,16 +233,36 @@ def move(x: Tensor, *, of: Groups | None, to: Groups | None) -> Tensor:
 # ------------------------------------------------------------------------------------------------------------------ a block
 
 
-def run_block(block: Any, x: Tensor, groups: Groups) -> Tensor:
-    """timm's Swin or SwinV2 block on tokens that lie in its groups (images, groups * slots, channels)."""
-    attend = _attend_v2 if hasattr(block.attn, "cpb_mlp") else _attend_v1
-    if attend is _attend_v1:
-        x = x + block.drop_path1(attend(block.attn, block.norm1(x), groups))
-        x = x + block.drop_path2(block.mlp(block.norm2(x)))
-    else:
-        x = x + block.drop_path1(block.norm1(attend(block.attn, x, groups)))
-        x = x + block.drop_path2(block.norm2(block.mlp(x)))
-    return block.norm3(x) if hasattr(block, "norm3") else x
+def take_groups(block: Any) -> None:
+    """Let timm's Swin or SwinV2 block also take tokens that lie in groups: `block(x, groups)`.
+
+    As a call of the block itself, so that whatever hooks to it (further norms, sharded weights) sees it as well.
+    """
+    if not isinstance(block, GroupedBlock):
+        known: Any = _GroupedV2 if hasattr(block.attn, "cpb_mlp") else _GroupedV1
+        block.__class__ = known  # a wrapper would rename the weights
+
+
+class GroupedBlock:
+    """timm's block, and the same on tokens that lie in its groups."""
+
+
+class _GroupedV1(GroupedBlock, SwinTransformerBlock):
+    def forward(self, x: Tensor, groups: Groups | None = None) -> Tensor:
+        if groups is None:
+            return super().forward(x)
+        block: Any = self
+        x = x + block.drop_path1(_attend_v1(block.attn, block.norm1(x), groups))
+        return x + block.drop_path2(block.mlp(block.norm2(x)))
+
+
+class _GroupedV2(GroupedBlock, SwinTransformerV2Block):
+    def forward(self, x: Tensor, groups: Groups | None = None) -> Tensor:
+        if groups is None:
+            return super().forward(x)
+        block: Any = self
+        x = x + block.drop_path1(block.norm1(_attend_v2(block.attn, x, groups)))
+        return x + block.drop_path2(block.norm2(block.mlp(x)))
 
 
 def merge(downsample: Any, x: Tensor, *, norm_first: bool) -> Tensor:

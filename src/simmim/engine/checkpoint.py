@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,9 +10,12 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn, optim
 
 from simmim.engine.folder import RunError
+from simmim.engine.sharding import own_part
 from simmim.tensors import DamagedFile, read_tensors, write_tensors
 
 _log = logging.getLogger(__name__)
+STATE_FILE = "state.json"
+"""In the folder of a checkpoint that many processes wrote: all but the tensors."""
 
 
 class Checkpoint(NamedTuple):
@@ -28,8 +32,8 @@ class Checkpoint(NamedTuple):
 
 
 def checkpoint_paths(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, newest first."""
-    return sorted(folder.glob("step_*.safetensors"), reverse=True)
+    """The checkpoints of a folder, newest first: files, or folders where many processes wrote them."""
+    return sorted(folder.glob("step_*"), key=lambda path: (path.stem, path.name), reverse=True)
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -38,11 +42,15 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[s
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read one file.
+    """Read the file of one process, or the folder of many.
 
     Raises:
         DamagedFile: where it is not what was saved, or no checkpoint.
     """
+    if path.is_dir():
+        from simmim.engine.sharded_checkpoint import read_whole  # torch's part of it takes a second to import
+
+        return read_whole(path)
     tensors, words = read_tensors(path)
     if "state" not in words:
         raise DamagedFile(f"{path} is no checkpoint: it says nothing of the state of a run")
@@ -58,18 +66,35 @@ def save_checkpoint(
         RunError: where a weight is not finite; then nothing is written, and the last finite checkpoint stays the newest.
         simmim.files.DiskFull: where there is no room; the checkpoints before are whole.
     """
-    broken = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
-    if broken:
-        raise RunError(
-            f"{len(broken)} tensors are not finite after step {step} (the first: {broken[0]}), so nothing was saved; "
-            "the newest checkpoint is from before. Try a smaller optimizer.lr or a longer schedule.warmup"
-        )
+    broken = refuse_broken(tensors, step)
+    if broken is not None:
+        raise broken
     path = folder / f"step_{step:08d}.safetensors"
     write_checkpoint(path, tensors, {**state, "step": step})
+    drop_stale(folder, path, keep=keep)
+
+
+def refuse_broken(tensors: Mapping[str, Tensor], step: int) -> RunError | None:
+    """Why this process's part of the tensors is not saved, if any number in it is not finite."""
+    own = {name: own_part(tensor) for name, tensor in tensors.items()}
+    broken = [name for name, tensor in own.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if not broken:
+        return None
+    return RunError(
+        f"{len(broken)} tensors are not finite after step {step} (the first: {broken[0]}), so nothing was saved; "
+        "the newest checkpoint is from before. Try a smaller optimizer.lr or a longer schedule.warmup"
+    )
+
+
+def drop_stale(folder: Path, newest: Path, *, keep: int) -> None:
+    """Drop all checkpoints but the one just written and those before it, `keep` in all."""
     every = checkpoint_paths(folder)
-    at = every.index(path)
+    at = every.index(newest)
     for stale in (*every[:at], *every[at + keep :]):  # a later one was damaged, or the run would have gone on from it
-        stale.unlink()
+        if stale.is_dir():
+            shutil.rmtree(stale)
+        else:
+            stale.unlink()
 
 
 def newest_checkpoint(folder: Path) -> Checkpoint | None:
@@ -85,8 +110,13 @@ def newest_checkpoint(folder: Path) -> Checkpoint | None:
         except DamagedFile as error:
             _log.warning("%s; the one before it is taken", error)
     if paths:
-        raise RunError(f"none of the {len(paths)} checkpoints in {folder} can be read; start again in another folder")
+        raise none_can_be_read(folder, len(paths))
     return None
+
+
+def none_can_be_read(folder: Path, count: int) -> RunError:
+    """The error of a folder whose checkpoints are all damaged."""
+    return RunError(f"none of the {count} checkpoints in {folder} can be read; start again in another folder")
 
 
 def pack(module: nn.Module, optimizer: optim.Optimizer) -> dict[str, Tensor]:

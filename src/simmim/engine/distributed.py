@@ -1,24 +1,31 @@
 """One process or many: who am I, what do the others say, and the module that keeps them together."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal, TypeVar, cast
 
 import torch
 import torch.distributed as dist
-from pydantic import Field
-from torch import nn
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.rendezvous import rendezvous  # pyright: ignore[reportUnknownVariableType]
 from torch.nn.parallel import DistributedDataParallel
 
 from simmim.config import Settings
 from simmim.engine.allocator import keep_freed_memory
 from simmim.engine.precision import PrecisionName
 from simmim.engine.products import Products
+from simmim.engine.sharding import gather, shard, sync_with
 from simmim.units import ImageCount
 
 T = TypeVar("T")
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+_START = timedelta(minutes=30)
 SAID_BY_MAIN = "The main process met this error and says it."
 
 
@@ -32,8 +39,11 @@ class MachineConfig(Settings, frozen=True):
     """Number format of the network: fp32, bf16 or fp16."""
     compile: bool = False
     """Whether torch.compile makes the module."""
-    checkpointing: Literal["none", "blocks"] = "none"
-    """Whether every block of the encoder is computed again in the backward pass: about a third slower, with less memory."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """How several processes share the work: each holds all weights (ddp), or a part of each (fsdp), for what is too large."""
+    checkpointing: Literal["none", "selective", "blocks"] = "none"
+    """What of the encoder's blocks is computed again in the backward pass: blocks, all of it, about a third slower, with the
+    least memory; selective, all but linear layers and fused attention, a few per cent slower."""
     products: Products = "auto"
     """Which library multiplies matrices on a CPU in fp32: torch leaves it to PyTorch, onednn is about twice as fast on AMD
     processors with AVX-512, auto takes it there."""
@@ -41,6 +51,16 @@ class MachineConfig(Settings, frozen=True):
     """Processes that read images, for each training process; 0 reads in the training process itself."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network runs; auto takes a GPU where there is one."""
+    patience_minutes: float = Field(default=30, gt=0)
+    """How long a process waits for the others before it takes them for lost and ends."""
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> "MachineConfig":
+        if self.parallel == "fsdp" and self.precision == "fp16":
+            raise ValueError("parallel=fsdp goes with precision=bf16 or fp32; fp16 needs parallel=ddp")
+        if self.parallel == "fsdp" and self.compile:
+            raise ValueError("parallel=fsdp goes with compile=false; compile=true needs parallel=ddp")
+        return self
 
 
 @dataclass(frozen=True)
@@ -50,6 +70,9 @@ class Processes:
     device: torch.device
     rank: int = 0
     world: int = 1
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    store: Store | None = None
+    """Where processes leave words for each other, even when they no longer answer."""
     _control: Any = None
 
     @property
@@ -57,9 +80,53 @@ class Processes:
         """Whether this process writes files and talks to the person."""
         return self.rank == 0
 
+    @property
+    def sharded(self) -> bool:
+        """Whether weights are spread over the processes."""
+        return self.world > 1 and self.parallel == "fsdp"
+
+    def place(self, module: AnyModule, *, precision: PrecisionName) -> AnyModule:
+        """The module on the device, its weights spread over the processes where they shall be.
+
+        Parameters are others afterwards, so that optimizers are built behind it.
+        """
+        if self.sharded:
+            shard(module, device=self.device, precision=precision)
+        return module.to(self.device)
+
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module as the loop calls it; gradients are averaged over the processes in its backward pass."""
-        return DistributedDataParallel(module) if self.world > 1 else module
+        """A placed module as the loop calls it; gradients are averaged over the processes in its backward pass."""
+        return module if self.world == 1 or self.sharded else DistributedDataParallel(module)
+
+    def ask(self, module: nn.Module, make: Callable[[], T]) -> T:
+        """What the main process finds by asking a placed module, known to all; an error is raised in all.
+
+        Where weights are spread, every process takes part: each does the whole of `make`, which must send the same batches
+        through the module in all of them, and must write nothing.
+        """
+        if not self.sharded:
+            return self.from_main(make)
+        root, made, error = cast(FSDPModule, module), list[T](), None
+        root.unshard()  # for those who go round the module's own forward
+        try:
+            made.append(make())
+        except (ValueError, OSError) as met:
+            error = met
+        root.reshard()
+        self.raise_first(error)
+        return self.from_main(lambda: made[0])
+
+    def raise_first(self, error: Exception | None) -> None:
+        """Raise in all processes the error that any of them met; the main process says it."""
+        first = next((each for each in self.gather(error) if each is not None), None)
+        if first is not None:
+            if not self.is_main:
+                first.add_note(SAID_BY_MAIN)
+            raise first
+
+    def collect(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors that may be spread, whole, in the main process; empty in the others. Every process must ask."""
+        return gather(tensors, keep=self.is_main) if self.sharded else dict(tensors)
 
     def sum(self, *numbers: float) -> list[float]:
         """The numbers, each added up over all processes."""
@@ -107,18 +174,25 @@ class Processes:
 
     def close(self) -> None:
         """Take leave of the others."""
-        if self.world > 1:
+        if self.world > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
 
 def without_sync(module: nn.Module, *, last: bool) -> AbstractContextManager[None]:
     """A context in which gradients only add up, until the last micro batch of a step."""
+    if isinstance(module, FSDPModule):
+        sync_with(module, last=last)
     if last or not isinstance(module, DistributedDataParallel):
         return nullcontext()
     return cast("AbstractContextManager[None]", module.no_sync())
 
 
-def start_processes(device: Literal["auto", "cpu", "cuda"] = "auto") -> Processes:
+def start_processes(
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    *,
+    parallel: Literal["ddp", "fsdp"] = "ddp",
+    patience_minutes: float = 30,
+) -> Processes:
     """Join the processes that `torchrun` started, or be alone.
 
     Raises:
@@ -126,15 +200,35 @@ def start_processes(device: Literal["auto", "cpu", "cuda"] = "auto") -> Processe
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("machine.device=cuda, but PyTorch sees no GPU here; use machine.device=cpu or auto")
-    world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     use_gpu = device != "cpu" and torch.cuda.is_available()
     where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if use_gpu else torch.device("cpu")
     if use_gpu:
         torch.cuda.set_device(where)
     else:
         keep_freed_memory()
-    if world == 1:
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return Processes(where)
-    dist.init_process_group("nccl" if use_gpu else "gloo")
-    control = dist.new_group(backend="gloo") if use_gpu else None
-    return Processes(where, rank=rank, world=world, _control=control)
+    patience = timedelta(minutes=patience_minutes)
+    store, rank, world = next(rendezvous("env://", timeout=_START))
+    store = PrefixStore(_attempt(), store)
+    words = PrefixStore("words", store)
+    words.set(f"begun/{rank}", "yes")
+    words.wait([f"begun/{each}" for each in range(world)], _START)  # some hosts take longer to start than others
+    dist.init_process_group(
+        "nccl" if use_gpu else "gloo",
+        store=PrefixStore("all", store),
+        rank=rank,
+        world_size=world,
+        timeout=patience,
+    )
+    control = dist.new_group(backend="gloo", timeout=patience) if use_gpu else None
+    return Processes(where, rank=rank, world=world, parallel=parallel, store=words, _control=control)
+
+
+def _attempt() -> str:
+    """What tells a restart from the start before it, whose words torchrun keeps where all processes are on one host.
+
+    (On several hosts the c10d rendezvous makes another store every time, and each host counts its own failures.)
+    """
+    alone = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
+    return f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') if alone else 'of many hosts'}"

@@ -1,6 +1,7 @@
 """The folder of a run: what lies where, and that one run at a time writes it."""
 
 import fcntl
+import shutil
 import time
 from pathlib import Path
 from typing import IO
@@ -68,8 +69,11 @@ class RunFolder:
         with room_on_disk(self.path, "the folder of the run"):
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         self._lock = self._take_lock()
-        for leftover in self.path.rglob(".*.part"):
-            leftover.unlink()
+        for leftover in list(self.path.rglob(".*.part")):
+            if leftover.is_dir():  # of a checkpoint to which many processes brought their part
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink(missing_ok=True)
 
     def _refuse_to_overwrite(self) -> None:
         if not self.path.exists():

@@ -49,7 +49,7 @@ def train(run: Run, log: MetricsLog | None) -> None:
                 row = run.report(log, numbers)
                 watch.say(run.step, row, run.clock.remaining_seconds(run.total_steps - run.step))
             if run.due(run.output.save_every) or signal:
-                run.save()
+                run.save(at_once=run.finished or bool(signal))
             if signal and not run.finished:
                 raise Interrupted(f"stopped at step {run.step} of {run.total_steps}, and saved", signal)
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import nn
 
 from simmim.config import Settings
+from simmim.engine.sharding import whole
 from simmim.units import ImageCount
 
 
@@ -90,4 +91,4 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: Callable[[float], float]) -> No
 def clip_gradients(optimizer: torch.optim.Optimizer, limit: float | None) -> torch.Tensor:
     """Shorten the gradient to a norm, once for the whole step; returns the norm it had."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    return nn.utils.clip_grad_norm_(parameters, limit if limit is not None else float("inf"))
+    return whole(nn.utils.clip_grad_norm_(parameters, limit if limit is not None else float("inf")))

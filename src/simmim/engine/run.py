@@ -1,5 +1,6 @@
 """A run, built and ready: what the loop needs, with precision, processes and compilation already applied."""
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -7,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from simmim.engine.checkpoint import newest_checkpoint, pack, save_checkpoint, unpack, write_checkpoint
+from simmim.engine.checkpoint import pack, write_checkpoint
 from simmim.engine.distributed import Processes
 from simmim.engine.folder import OutputConfig, RunError, RunFolder
 from simmim.engine.metrics import Meter, MetricsLog, peak_memory
@@ -15,6 +16,7 @@ from simmim.engine.optimizer import OptimizerConfig, clip_gradients
 from simmim.engine.precision import Precision
 from simmim.engine.products import Products
 from simmim.engine.progress import Clock
+from simmim.engine.saving import InParts, OneFile, Saver
 from simmim.engine.schedule import Schedule
 from simmim.units import Duration
 
@@ -131,8 +133,11 @@ class Run:
         return int(signal_of_any)
 
     def _give_up(self, micro: MicroBatch, values: Meter) -> None:
+        self._saver.wait()
         replay = self.folder.path / f"replay_step_{self.step - 1:08d}.safetensors"
-        tensors = pack(self.bare, self.optimizer) | {f"input/{i}": tensor for i, tensor in enumerate(micro.inputs)}
+        tensors = self.processes.collect(pack(self.bare, self.optimizer)) | {
+            f"input/{i}": tensor for i, tensor in enumerate(micro.inputs)
+        }
         state = {**self.about, "step": self.step - 1, "values": str(values.sums())}
         self.processes.only_main(lambda: write_checkpoint(replay, tensors, state))
         raise RunError(
@@ -165,30 +170,34 @@ class Run:
         self.processes.only_main(self.after_report)
         return row
 
-    def save(self) -> None:
-        """Write a checkpoint of the step just done."""
-        self.at_report()
-        meters = self.processes.gather(self.meter.state())
-        self.processes.from_main(lambda: self._save(meters))
+    @functools.cached_property
+    def _saver(self) -> Saver:
+        make = InParts if self.processes.sharded else OneFile
+        return make(self.folder.checkpoints, self.bare, self.optimizer, self.processes, keep=self.output.keep)
 
-    def _save(self, meters: list[dict[str, Any]]) -> None:
+    def save(self, *, at_once: bool = True) -> None:
+        """Write a checkpoint of the step just done.
+
+        Args:
+            at_once: whether it must lie there when this returns; else it may be written while the run goes on.
+        """
+        self.at_report()
         state = {
             **self.about,
             "skipped": self.skipped,
             "skipped_in_a_row": self.skipped_in_a_row,
-            "meters": meters,
+            "meters": self.processes.gather(self.meter.state()),
             "scaler": self.precision.scaler.state_dict(),
         }
-        tensors = pack(self.bare, self.optimizer)
-        save_checkpoint(self.folder.checkpoints, self.step, tensors=tensors, state=state, keep=self.output.keep)
+        self._saver.save(self.step, state)
+        if at_once:
+            self._saver.wait()
 
     def restore(self) -> None:
         """Go on from the newest checkpoint that is whole, if there is one."""
-        checkpoint = newest_checkpoint(self.folder.checkpoints)
-        if checkpoint is None:
+        state = self._saver.restore()
+        if state is None:
             return
-        unpack(checkpoint, self.bare, self.optimizer)
-        state = checkpoint.state
         self.step, self.skipped = state["step"], state["skipped"]
         self.skipped_in_a_row = state["skipped_in_a_row"]
         if state["scaler"]:

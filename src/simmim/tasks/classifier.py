@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from simmim.data import Batch
+from simmim.encoders import blocks_of
 from simmim.engine.precision import Precision
 from simmim.shapes import Images
 from simmim.units import Size
@@ -41,6 +42,11 @@ class Classifier(nn.Module):
         if ema is not None:
             follow = cast(Any, get_ema_multi_avg_fn(ema))
             self.average = AveragedModel(backbone, multi_avg_fn=follow).requires_grad_(False)
+
+    def shards(self) -> list[nn.Module]:
+        """The parts whose weights need to be whole only while they run, where weights are spread over processes."""
+        models = [self.backbone] if self.average is None else [self.backbone, self.average.module]
+        return [part for model in models for part in (*blocks_of(model), model)]
 
     @property
     def judged(self) -> nn.Module:

@@ -1,6 +1,7 @@
 """Fine-tuning: a classifier on a pre-trained encoder, deeper layers moving faster than shallow ones."""
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -26,7 +27,7 @@ from simmim.data import (
     UnreadableImage,
     evaluation_batches,
 )
-from simmim.encoders import layers_of
+from simmim.encoders import checkpoint_blocks, layers_of
 from simmim.engine.distributed import MachineConfig
 from simmim.engine.folder import OutputConfig, RunFolder
 from simmim.engine.optimizer import Group, OptimizerConfig, group_parameters, layer_decay
@@ -34,6 +35,7 @@ from simmim.engine.precision import Precision
 from simmim.engine.schedule import Schedule, ScheduleConfig
 from simmim.files import write_text_atomically
 from simmim.seeds import seed_of
+from simmim.tasks.agreement import open_alike
 from simmim.tasks.classifier import Classified, Classifier, build_classifier, logits_of
 from simmim.tasks.feed import Feed
 from simmim.tasks.labelled import LabelledImages, open_labelled, samples_of, samples_to_judge, statistics_of
@@ -125,7 +127,11 @@ def build(config: FinetuneConfig, session: Session) -> BuiltRun:
         raise ValueError("no encoder was named; give the folder of a pre-training run")
     encoder_file = encoder_path(config.encoder)
     weights, about = read_encoder(encoder_file)
-    images = processes.from_main(lambda: open_labelled(config.data, seed=config.seed))
+    images = open_alike(
+        processes,
+        lambda: open_labelled(config.data, seed=config.seed),
+        lambda opened: (opened.training, opened.held_out),
+    )
     classes = images.training.classes
     image_size = config.data.image_size or about.image_size
     torch.manual_seed(seed_of(config.seed, "weights"))
@@ -139,7 +145,9 @@ def build(config: FinetuneConfig, session: Session) -> BuiltRun:
     )
     about = replace(about, image_size=image_size, arguments=built.arguments, classes=classes)
     about = replace(about, recipe=write_yaml(config), version=__version__)
-    model = Classifier(built.backbone, label_smoothing=config.label_smoothing, ema=config.ema).to(processes.device)
+    model = Classifier(built.backbone, label_smoothing=config.label_smoothing, ema=config.ema)
+    checkpoint_blocks(model.backbone, config.machine.checkpointing)
+    processes.place(model, precision=config.machine.precision)
     schedule = build_schedule(config, images=len(images.training))
     feed = _feed(config, session, images, about, schedule=schedule)
     judge = _Judge(model, feed, samples_to_judge(config.data, about, images.held_out, seed=config.seed), config.machine)
@@ -248,6 +256,7 @@ class _Judge:
         was_training = self.model.training
         self.model.eval()
         right = loss = count = 0.0
+        batches = 0
         for batch, logits in logits_of(self.model.judged, self._batches(), self._feed.images, self._precision):
             self._feed.note(batch.problems)
             batch, logits = batch.readable(), logits[~batch.replaced]
@@ -255,6 +264,8 @@ class _Judge:
             right += float((logits.argmax(dim=1) == labels).sum())
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
             count += len(batch)
+            batches += 1
+        self._keep_company(batches)
         self.model.train(was_training)
         right, loss, count = self.processes.sum(right, loss, count)
         if not count:
@@ -263,19 +274,35 @@ class _Judge:
         self.latest = {"accuracy": right / count, "held_out_loss": loss / count}
         return self.latest
 
+    def _keep_company(self, batches: int) -> None:
+        """Where weights are spread, a process with fewer batches than the first still gives its part to it."""
+        if self.processes.sharded:
+            most = math.ceil(math.ceil(len(self._samples) / self.processes.world) / self._size)
+            empty = torch.zeros(1, self._samples.channels, *self._samples.size, device=self.processes.device)
+            for _ in range(most - batches):
+                with torch.no_grad(), self._precision.autocast():
+                    self.model.judged(empty)
+
+    @property
+    def _size(self) -> int:
+        """Images judged at a time."""
+        return self._machine.micro_batch or max(self._feed.batch // self.processes.world, 1)
+
     def _batches(self) -> Iterable[Batch]:
         rank, world = self.processes.rank, self.processes.world
-        size = self._machine.micro_batch or max(self._feed.batch // world, 1)
-        return evaluation_batches(self._samples, batch=size, workers=self._machine.workers, rank=rank, world=world)
+        return evaluation_batches(
+            self._samples, batch=self._size, workers=self._machine.workers, rank=rank, world=world
+        )
 
 
 def _finisher(folder: RunFolder, about: EncoderFile, judge: _Judge) -> Callable[[], None]:
     def finish() -> None:
         numbers = judge.latest or judge.evaluate(0)  # a run that was cut behind its last step judges again
-        judge.processes.only_main(lambda: write(numbers))
+        weights = judge.processes.collect(judge.model.judged.state_dict())
+        judge.processes.only_main(lambda: write(numbers, weights))
 
-    def write(numbers: dict[str, float]) -> None:
-        save_encoder(folder.path / CLASSIFIER_FILE, judge.model.judged, about)
+    def write(numbers: dict[str, float], weights: dict[str, Tensor]) -> None:
+        save_encoder(folder.path / CLASSIFIER_FILE, weights, about)
         result = {**numbers, "images": judge.judged, "classes": len(about.classes)}
         write_text_atomically(folder.path / RESULT_FILE, json.dumps(result, indent=2) + "\n")
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from simmim.engine.checkpoint import checkpoint_paths
 from simmim.heads import LinearHead
 from simmim.model import SimMIM
 from simmim.tasks.load import encoder_path, is_foreign, load, load_encoder
@@ -87,7 +88,7 @@ def leaving(run: str | Path) -> Leaving:
         raise ValueError(f"{path} is a checkpoint; give the folder of its run, where the encoder lies too")
     file = encoder_path(path)
     about = read_encoder(file)[1]
-    whole = path.is_dir() and file.name != CLASSIFIER_FILE and any((path / "checkpoints").glob("*.safetensors"))
+    whole = path.is_dir() and file.name != CLASSIFIER_FILE and bool(checkpoint_paths(path / "checkpoints"))
     model = load(path) if whole else None
     backbone = model.encoder.backbone.eval() if model else load_encoder(file)
     return Leaving(backbone, about, model, _target_window(model))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import nn
 
 from simmim.data import Statistics
-from simmim.engine.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
+from simmim.engine.checkpoint import STATE_FILE, Checkpoint, newest_checkpoint, read_checkpoint
 from simmim.engine.folder import RunFolder
 from simmim.model import SimMIM
 from simmim.tasks.passport import config_of, encoder_of, model_of, statistics_of
@@ -32,7 +32,7 @@ def load(run: str | Path) -> SimMIM:
     """The whole model of a pre-training, ready to be asked: `load(RUN)(images, mask)`.
 
     Args:
-        run: a run folder (its newest checkpoint is taken), a checkpoint file, or a pre-training file of another program:
+        run: a run folder (its newest checkpoint is taken), a checkpoint, or a pre-training file of another program:
             the official one, Hugging Face's folder, OpenMMLab's.
 
     Raises:
@@ -59,7 +59,7 @@ def _checkpoint(path: Path) -> Checkpoint:
             f"{path} holds the encoder alone; load_encoder reads it. The whole model is in the run folder or in one of its "
             "checkpoints"
         )
-    if path.is_file():
+    if path.is_file() or (path / STATE_FILE).is_file():
         return read_checkpoint(path)
     if not path.exists():
         raise ValueError(f"there is no run {str(path)!r}")

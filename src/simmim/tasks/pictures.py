@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -76,11 +77,24 @@ class Gallery:
         self._model.train(was_training)
         return {"fixed_loss": loss, **{f"fixed_loss_{name}": value for name, value in self.fillings.items()}}
 
-    def take_picture(self, path: Path, *, note: str) -> None:
-        """Draw original, masked and predicted."""
-        rows = draw_reconstructions(self._model, self._raw, self._masks, self._statistics, self._batch.valid)
-        titles = TITLES[: len(rows[0].panels)]
-        write_atomically(path, lambda part: draw_rows(rows, titles=titles, note=note).save(part, format="PNG"))
+    def draw(self, *, note: str) -> "Drawing":
+        """Original, masked and predicted, as the model sees them now."""
+        return Drawing(
+            draw_reconstructions(self._model, self._raw, self._masks, self._statistics, self._batch.valid), note
+        )
+
+
+class Drawing(NamedTuple):
+    """A picture that was not written yet."""
+
+    rows: list[Row]
+    note: str
+
+    def write(self, path: Path) -> None:
+        """Write it as PNG."""
+        titles = TITLES[: len(self.rows[0].panels)]
+        picture = draw_rows(self.rows, titles=titles, note=self.note)
+        write_atomically(path, lambda part: picture.save(part, format="PNG"))
 
 
 def draw_reconstructions(

@@ -5,7 +5,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -27,10 +27,11 @@ from simmim.model import Scored, SimMIM
 from simmim.seeds import seed_of
 from simmim.shapes import Mask, PixelMask
 from simmim.targets import AnyTarget, PixelTarget
-from simmim.tasks.feed import Accompany
+from simmim.tasks.agreement import open_alike
+from simmim.tasks.feed import Accompany, Feed
 from simmim.tasks.images import feed_images, open_images, statistics_of
 from simmim.tasks.monitor import Monitor, MonitorConfig
-from simmim.tasks.pictures import Gallery, hide_valid, holes_of
+from simmim.tasks.pictures import Drawing, Gallery, hide_valid, holes_of
 from simmim.tasks.training import (
     BuiltRun,
     Session,
@@ -121,12 +122,14 @@ def build_model(config: PretrainConfig, statistics: Statistics) -> SimMIM:
 def build(config: PretrainConfig, session: Session) -> BuiltRun:
     """Make everything a run needs: data, model, optimizer, schedule."""
     processes, folder = session.processes, session.folder
-    source, held_out = processes.from_main(lambda: _open(config.data))
+    source, held_out = open_alike(
+        processes, lambda: _open(config.data), lambda opened: [each for each in opened if each is not None]
+    )
     statistics = statistics_of(config.data, source, session, seed=config.seed)
     torch.manual_seed(seed_of(config.seed, "weights"))
-    model = build_model(config, statistics).to(processes.device)
-    if config.machine.checkpointing == "blocks":
-        model.encoder.checkpoint_blocks()
+    model = build_model(config, statistics)
+    model.encoder.checkpoint_blocks(config.machine.checkpointing)
+    processes.place(model, precision=config.machine.precision)
     masks = draw_masks(config, model, batch=min(config.output.pictures, len(held_out or source)), step=-1)
     schedule = build_schedule(config, images=len(source))
     shown: list[_Shown] = []
@@ -152,35 +155,68 @@ def build(config: PretrainConfig, session: Session) -> BuiltRun:
     fixed = config.data.view_samples(held_out or source, statistics.channels, seed=config.seed, centred=True)
     gallery = Gallery(model, samples=fixed, statistics=statistics, masks=masks)
 
-    monitor = (
-        processes.only_main(lambda: Monitor(config.monitor, model, statistics, seed=config.seed))
-        if config.monitor.data
-        else None
-    )
-
-    def judge_and_draw(step: int) -> dict[str, float]:
-        numbers = gallery.judge()
-        feed.note(gallery.problems)
-        note = ", ".join(f"{name.removeprefix('fixed_loss_')} {value:.3f}" for name, value in numbers.items())
-        _log.info("step %d, fixed images: %s", step, note)
-        gallery.take_picture(folder.pictures / f"step_{step:08d}.png", note=f"step {step}: {note}")
-        return {**numbers, **(monitor.judge() if monitor else {})}
-
-    def evaluate(step: int) -> dict[str, float]:
-        return processes.from_main(lambda: judge_and_draw(step))
+    judge = _Judge(model, gallery, _open_monitor(config, model, statistics, processes), feed, folder)
 
     def finish() -> None:
-        processes.only_main(lambda: _save_encoder(folder.path / ENCODER_FILE, config, model, statistics))
+        weights = processes.collect(model.encoder.backbone.state_dict())
+        processes.only_main(lambda: _save_encoder(folder.path / ENCODER_FILE, config, model, weights, statistics))
 
     derived = {**_derived(config, run, source, statistics), "hidden_share": float(masks.float().mean())}
     return BuiltRun(
-        replace(run, evaluate=evaluate, numbers=_distance_of_masks(config, model, processes, shown)), derived, finish
+        replace(run, evaluate=judge.evaluate, numbers=_distance_of_masks(config, model, processes, shown)),
+        derived,
+        finish,
     )
 
 
 def _derived(config: PretrainConfig, run: Run, source: Source, statistics: Statistics) -> dict[str, Any]:
     reads = {f"target.{name}": path for name, path in getattr(config.target, "reads", {}).items()}
     return {**describe(run, source, reads=reads), **_numbers(statistics)}
+
+
+def _open_monitor(
+    config: PretrainConfig, model: SimMIM, statistics: Statistics, processes: Processes
+) -> Monitor | None:
+    """The labelled images that features are judged on, in every process that will be asked."""
+    if not config.monitor.data:
+        return None
+
+    def open_it() -> Monitor:
+        return Monitor(config.monitor, model, statistics, seed=config.seed)
+
+    return open_it() if processes.sharded else processes.only_main(open_it)
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Judges the model on the fixed images and by the monitor, and draws them."""
+
+    model: SimMIM
+    gallery: Gallery
+    monitor: Monitor | None
+    feed: Feed
+    folder: RunFolder
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """The numbers behind a step, the same in every process; the picture is written by the main one."""
+        processes, drawings = self.feed.processes, list[Drawing]()
+
+        def ask() -> dict[str, float]:
+            numbers, drawing = self._judge_and_draw(step)
+            drawings.append(drawing)
+            return numbers
+
+        numbers = processes.ask(self.model, ask)
+        processes.only_main(lambda: drawings[0].write(self.folder.pictures / f"step_{step:08d}.png"))
+        return numbers
+
+    def _judge_and_draw(self, step: int) -> tuple[dict[str, float], Drawing]:
+        numbers = self.gallery.judge()
+        self.feed.note(self.gallery.problems)
+        note = ", ".join(f"{name.removeprefix('fixed_loss_')} {value:.3f}" for name, value in numbers.items())
+        _log.info("step %d, fixed images: %s", step, note)
+        drawing = self.gallery.draw(note=f"step {step}: {note}")
+        return {**numbers, **(self.monitor.judge() if self.monitor else {})}, drawing
 
 
 def _distance_of_masks(
@@ -254,7 +290,9 @@ def _with_masks(config: PretrainConfig, model: SimMIM, shown: list[_Shown]) -> A
     return accompany
 
 
-def _save_encoder(path: Path, config: PretrainConfig, model: SimMIM, statistics: Statistics) -> None:
+def _save_encoder(
+    path: Path, config: PretrainConfig, model: SimMIM, weights: Mapping[str, Tensor], statistics: Statistics
+) -> None:
     encoder = model.encoder
     about = EncoderFile(
         architecture=encoder.architecture.name,
@@ -266,7 +304,7 @@ def _save_encoder(path: Path, config: PretrainConfig, model: SimMIM, statistics:
         recipe=write_yaml(config),
         version=__version__,
     )
-    save_encoder(path, encoder.backbone, about)
+    save_encoder(path, weights, about)
 
 
 def about_of(state: Mapping[str, Any]) -> tuple[PretrainConfig, Statistics]:

@@ -21,6 +21,7 @@ from simmim.report import Row, draw_rows, to_rgb
 from simmim.seeds import seed_of
 from simmim.shapes import Images, PixelMask
 from simmim.targets import DiscreteVAE, VAEShape, save_tokenizer
+from simmim.tasks.agreement import open_alike
 from simmim.tasks.images import feed_images, open_images, statistics_of
 from simmim.tasks.training import (
     BuiltRun,
@@ -142,7 +143,9 @@ class Tokenizer(NamedTuple):
 def build(config: TokenizerConfig, session: Session, *, out: Path, results: list[Tokenizer]) -> BuiltRun:
     """Make everything the run needs; its end is told to `results`."""
     processes = session.processes
-    source = processes.from_main(lambda: open_images(config.data))
+    if config.machine.parallel == "fsdp":
+        raise ValueError("a tokenizer is small enough for every process to hold it: machine.parallel=ddp")
+    source = open_alike(processes, lambda: open_images(config.data), lambda opened: (opened,))
     statistics = statistics_of(config.data, source, session, seed=config.seed)
     torch.manual_seed(seed_of(config.seed, "weights"))
     vae = DiscreteVAE(_shape(config, statistics))

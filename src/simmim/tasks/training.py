@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 import timm
 import torch
@@ -24,11 +24,13 @@ from simmim.engine.folder import OutputConfig, RunError, RunFolder
 from simmim.engine.loop import train
 from simmim.engine.metrics import MetricsLog
 from simmim.engine.optimizer import Group, OptimizerConfig, build_adamw
+from simmim.engine.peers import is_of_a_lost_peer, name_the_lost
 from simmim.engine.precision import Precision
 from simmim.engine.run import Run
 from simmim.engine.schedule import Schedule, ScheduleConfig
 from simmim.files import DiskFull, digest_of, write_text_atomically
 from simmim.seeds import seed_of
+from simmim.tasks.agreement import check_recipe, differences
 from simmim.tasks.feed import Feed
 from simmim.tasks.report import Page
 from simmim.version import __version__
@@ -92,12 +94,13 @@ def train_in_folder(
         ValueError: where the recipe, the data or the folder do not allow it, in words for a person.
         Interrupted: where the run was asked to stop; it saved before it did.
     """
-    processes = start_processes(machine.device)
+    processes = start_processes(machine.device, parallel=machine.parallel, patience_minutes=machine.patience_minutes)
     folder = RunFolder(out)
     page, began = Page(folder), False
     handlers: list[logging.Handler] = []
     log: MetricsLog | None = None
     try:
+        check_recipe(config, processes)
         processes.from_main(lambda: folder.open(resume=resume))
         handlers = processes.only_main(lambda: _log_to(folder.log)) or []
         before = processes.from_main(lambda: _before(folder, config))
@@ -115,8 +118,11 @@ def train_in_folder(
         _log.info("done: %d steps, %d of them skipped", run.step, run.skipped)
     except Exception as error:
         _log.debug("ended early", exc_info=True)
+        lost = name_the_lost(processes) if processes.world > 1 and is_of_a_lost_peer(error) else None
         if began and processes.is_main and not isinstance(error, DiskFull):
             page.write()
+        if lost is not None:
+            raise lost from error
         raise
     finally:
         if log is not None:
@@ -162,7 +168,11 @@ def _before(folder: RunFolder, config: Settings) -> Mapping[str, Any] | None:
     if not (folder.recipe.exists() and folder.derived.exists()):
         return None
     then = _completed(read_yaml(folder.recipe.read_text(encoding="utf-8")), type(config))
-    changed = list(_differences(then, to_tree(config)))
+    changed = [
+        f"{path}: {then!r} then, {now!r} now"
+        for path, then, now in differences(then, to_tree(config))
+        if path.split(".")[0] not in _MAY_DIFFER
+    ]
     if changed:
         raise RecipeError(
             f"{folder} was begun with another recipe, and would not end as it should:\n  "
@@ -179,17 +189,6 @@ def _completed(then: Tree, model: type[Settings]) -> Tree:
         return to_tree(load(model, then))
     except RecipeError:  # it has settings that are no more: the differences will name them
         return then
-
-
-def _differences(then: Any, now: Any, path: str = "") -> list[str]:
-    if isinstance(then, dict) and isinstance(now, dict):
-        then, now = cast(Tree, then), cast(Tree, now)
-        names = [*then, *(name for name in now if name not in then)]
-        inner = (_differences(then.get(n), now.get(n), f"{path}.{n}" if path else n) for n in names)
-        return [line for lines in inner for line in lines]
-    if then == now or path.split(".")[0] in _MAY_DIFFER:
-        return []
-    return [f"{path}: {then!r} then, {now!r} now"]
 
 
 def _write_beginning(

@@ -84,10 +84,10 @@ def _keep_coordinates(model: nn.Module) -> None:
             module.pretrained_window_size = tuple(module.window_size)
 
 
-def save_encoder(path: Path, backbone: nn.Module, about: EncoderFile) -> None:
-    """Write a backbone under its own (timm's) names."""
+def save_encoder(path: Path, backbone: nn.Module | Mapping[str, Tensor], about: EncoderFile) -> None:
+    """Write a backbone, or its weights, under its own (timm's) names."""
     words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in asdict(about).items()}
-    write_tensors(path, backbone.state_dict(), words)
+    write_tensors(path, backbone.state_dict() if isinstance(backbone, nn.Module) else backbone, words)
 
 
 def read_encoder(path: Path) -> tuple[dict[str, Tensor], EncoderFile]:
