@@ -190,7 +190,7 @@ def test_workers_leave_ctrl_c_to_their_parent_and_die_with_it(folder: Path) -> N
     assert len(orphans) == len(children) == 2
     killed.kill()
     os.killpg(stopped.pid, signal.SIGINT)
-    output, errors = stopped.communicate(timeout=30)
+    output, errors = stopped.communicate(timeout=240)
     assert (output.strip(), errors, stopped.returncode) == ("in peace", "", 0)
     killed.communicate()
     deadline = time.monotonic() + 15  # torch's workers look for their parent every five seconds

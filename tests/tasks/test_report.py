@@ -11,7 +11,12 @@ import simmim
 from simmim.engine.folder import RunFolder
 from simmim.tasks import report as task
 
-SETTINGS = {"schedule.duration": "4 steps", "output.log_every": "2 steps", "output.evaluate_every": "2 steps"}
+SETTINGS = {
+    "schedule.duration": "4 steps",
+    "schedule.warmup": "1 steps",
+    "output.log_every": "2 steps",
+    "output.evaluate_every": "2 steps",
+}
 
 
 @pytest.fixture(scope="module")

@@ -130,8 +130,7 @@ def _main() -> None:
     of = Statistics(asked["channels"], tuple(asked["mean"]), tuple(asked["std"]), 0)
     device = start_processes(config.machine.device).device
     model = build_model(config, of).to(device)
-    if config.machine.checkpointing == "blocks":
-        model.encoder.checkpoint_blocks()
+    model.encoder.checkpoint_blocks(config.machine.checkpointing)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-9)
     wanted = config.machine.micro_batch or config.batch
 

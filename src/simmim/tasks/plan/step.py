@@ -95,7 +95,7 @@ def take_step(network: Network, *, checkpointing: str, precision: str, fused: bo
         fused: whether attention is a fused kernel, as on a GPU.
     """
     model, config = deepcopy(network.model, {id(buffer): buffer for buffer in network.model.buffers()}), network.config
-    _checkpoint(model, checkpointing)
+    model.encoder.checkpoint_blocks(checkpointing)
     parts = {parameter: part_of(name) for name, parameter in model.named_parameters()}
     ledger = Ledger(parts)
     ledger.leave_out(*model.buffers())
@@ -136,12 +136,6 @@ def _summary(ledger: Ledger) -> Step:
         for part in dict.fromkeys(part for part, _ in ledger.flops)
     }
     return Step(flops, table[:, : len(KINDS)], table[:, len(KINDS) :] / MANY)
-
-
-def _checkpoint(model: SimMIM, how: str) -> None:
-    checkpoint: Any = model.encoder.checkpoint_blocks
-    if how != "none":
-        checkpoint(how) if len(CHECKPOINTINGS) > 2 else checkpoint()
 
 
 def part_of(name: str) -> str:
