@@ -95,7 +95,8 @@ def take_step(network: Network, *, checkpointing: str, precision: str, fused: bo
         fused: whether attention is a fused kernel, as on a GPU.
     """
     model, config = deepcopy(network.model, {id(buffer): buffer for buffer in network.model.buffers()}), network.config
-    model.encoder.checkpoint_blocks(checkpointing)
+    checkpoint: Any = model.encoder.checkpoint_blocks  # the words are those of the settings
+    checkpoint(checkpointing)
     parts = {parameter: part_of(name) for name, parameter in model.named_parameters()}
     ledger = Ledger(parts)
     ledger.leave_out(*model.buffers())
