@@ -4,17 +4,16 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from simmim.engine.progress import duration_text
+from simmim.engine.progress import Drawn, duration_text
 
 _QUIET_SECONDS = 10
 
 
-class Bar:
+class Bar(Drawn):
     """Work in stages, one after the other, on stderr.
 
     On a terminal a bar is drawn; elsewhere a line is written, at most one in ten seconds.
@@ -33,15 +32,6 @@ class Bar:
         self._task = self._progress.add_task("", total=None, said="")
         self._stage, self._limit = "", 0.0
         self._begun = self._last_line = time.monotonic()
-
-    def __enter__(self) -> "Bar":
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
 
     def enter(self, stage: str, *, seconds: float = 0.0) -> None:
         """Begin a stage; `seconds` is the most it may take, 0 where that is not known."""

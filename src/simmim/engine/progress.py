@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -68,7 +68,22 @@ class Clock:
         return report
 
 
-class Watch:
+class Drawn:
+    """What is on the screen while its context lasts."""
+
+    _progress: Progress
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+
+class Watch(Drawn):
     """The bar of a run. On a terminal it is drawn; elsewhere a line is written at reports, at most one in ten seconds."""
 
     def __init__(self, total_steps: int, *, done: int, shown: bool) -> None:
@@ -80,15 +95,6 @@ class Watch:
         columns = (BarColumn(), TextColumn("{task.completed}/{task.total} steps"), TextColumn("{task.fields[said]}"))
         self._progress = Progress(*columns, console=console, disable=not self._drawn, transient=False)
         self._task = self._progress.add_task("training", total=total_steps, completed=done, said="")
-
-    def __enter__(self) -> "Watch":
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
 
     def step(self, done: int) -> None:
         """Move the bar."""
