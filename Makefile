@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+PEERS := $(VENV)/peers
 CONSTRAINTS := constraints.txt
 
 .PHONY: install check test test-browser demo bench docs quick-start lock clean
@@ -13,6 +14,10 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -qq --upgrade "$$(grep '^pip==' $(CONSTRAINTS))"
 	$(BIN)/python -m pip install -qq --constraint $(CONSTRAINTS) --group dev --editable .
+	touch $@
+
+$(PEERS): $(READY) # what is measured against
+	$(BIN)/python -m pip install -qq --constraint $(CONSTRAINTS) --group bench
 	touch $@
 
 check: $(READY)
@@ -31,7 +36,7 @@ test-browser: $(READY) # a part of `make test`, which skips it where no Chromium
 demo: $(READY)
 	$(BIN)/simmim demo
 
-bench: $(READY)
+bench: $(PEERS) # takes about half an hour; `python -m benchmarks --only steps` is one part of it
 	$(BIN)/python -m benchmarks
 
 docs: $(READY) # the site, in build/site; look at it with: python3 -m http.server --directory build/site

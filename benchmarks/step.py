@@ -16,6 +16,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.contestants import SIZES, SWIN, VIT, Where, contestants, is_dense_peer, make_masks, our_model
 from benchmarks.limit import products_per_second
 
+MANY = 32
+"""Images of a step whose memory is measured."""
+_MEASURED_FOR_MEMORY = ("simmim", "simmim, checkpointing", "Hugging Face", "lightly")
+_AT_A_TIME = 3
+
 
 def measure(
     *, rounds: int = 5, batch: int = 4, threads: int = 1, names: tuple[str, ...] = (SWIN, VIT), device: str = "cpu"
@@ -36,18 +41,25 @@ def measure(
     }
 
 
-def memory(*, batch: int = 32, names: tuple[str, ...] = (SWIN, VIT)) -> dict[str, dict[str, float | None]]:
-    """Peak memory of a step on a CPU in MB, with a batch at which the activations outweigh the weights."""
-    found: dict[str, dict[str, float | None]] = {}
+def memory(*, batch: int = MANY, names: tuple[str, ...] = (SWIN, VIT)) -> dict[str, Any]:
+    """Peak memory of a step on a CPU, with a batch at which the activations outweigh the weights.
+
+    Returns:
+        By network and contestant: `peak_mb`, and its `ratio` to the leanest dense peer's. A peer that is not installed is None.
+    """
+    found: dict[str, Any] = {}
     for name in names:
-        chosen = [who for who in contestants(name, "cpu") if who in MEASURED_FOR_MEMORY]
-        numbers = _contest(name, rounds=1, batch=batch, threads=torch.get_num_threads(), device="cpu", among=chosen)
-        found[name] = {who: each and each["peak_mb"] for who, each in numbers.items()}
+        chosen = [who for who in contestants(name, "cpu") if who in _MEASURED_FOR_MEMORY]
+        numbers = {
+            who: _sit(name, [who], rounds=1, batch=batch, threads=torch.get_num_threads(), device="cpu").get(who)
+            for who in chosen
+        }
+        peers = [each["peak_mb"] for who, each in numbers.items() if each and is_dense_peer(who)]
+        found[name] = {
+            who: each and {"peak_mb": each["peak_mb"], **({"ratio": each["peak_mb"] / min(peers)} if peers else {})}
+            for who, each in numbers.items()
+        }
     return found
-
-
-_AT_A_TIME = 3
-MEASURED_FOR_MEMORY = ("simmim", "simmim, checkpointing", "Hugging Face", "lightly")
 
 
 def words(numbers: Mapping[str, float] | None) -> tuple[str, str]:
@@ -158,7 +170,7 @@ def _take_part(end: Connection, name: str, who: str, batch: int, threads: int, d
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=None, help="4 if not given, and 32 for memory")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--only", choices=[SWIN, VIT], default=None)
@@ -166,9 +178,11 @@ def main() -> None:
     given = parser.parse_args()
     names = (given.only,) if given.only else (SWIN, VIT)
     if given.memory:
-        print(json.dumps(memory(batch=given.batch, names=names), indent=2))
+        print(json.dumps(memory(batch=given.batch or MANY, names=names), indent=2))
         return
-    found = measure(rounds=given.rounds, batch=given.batch, threads=given.threads, names=names, device=given.device)
+    found = measure(
+        rounds=given.rounds, batch=given.batch or 4, threads=given.threads, names=names, device=given.device
+    )
     print(json.dumps(found, indent=2))
 
 

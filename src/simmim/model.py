@@ -1,7 +1,7 @@
 """SimMIM: the four parts joined in one forward pass."""
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -61,22 +61,23 @@ class SimMIM(nn.Module):
         self._answers_a_cell = target.stride // cell
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
-    def forward(self, images: Images, mask: Mask, valid: PixelMask | None = None) -> MaskedPrediction:
+    def forward(self, images: Images, mask: Mask, valid: PixelMask | None = None, seen: Any = None) -> MaskedPrediction:
         """Hide, encode, predict, compare.
 
         Args:
             images: normalised images (batch, channels, height, width).
             mask: true where a token is hidden (batch, grid_h, grid_w).
             valid: true where a pixel may be compared (batch, height, width); all of them if not given.
+            seen: what `encoder.arrange(mask)` says; asked here if not given. It belongs outside of what is compiled.
         """
-        prediction = self.predict(self.features(images, mask))
+        prediction = self.predict(self.features(images, mask, seen))
         target = self.target(images)
         return MaskedPrediction(self.compare(prediction, target, mask, valid), prediction, target)
 
-    def features(self, images: Images, mask: Mask) -> Features:
+    def features(self, images: Images, mask: Mask, seen: Any = None) -> Features:
         """What the encoder makes of images with hidden tokens: its last map (batch, channels, rows, columns)."""
         tokens = self.hide(self.encoder.embed(images), mask)
-        return self.encoder.encode_hidden(tokens, mask)
+        return self.encoder.encode_hidden(tokens, mask, seen)
 
     def shards(self) -> list[nn.Module]:
         """The parts whose weights need to be whole only while they run, where weights are spread over processes."""

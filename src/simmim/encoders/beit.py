@@ -55,16 +55,16 @@ class BeitEncoder(PlainTransformerEncoder):
         bias = self.backbone.rel_pos_bias() if self.backbone.rel_pos_bias is not None else None
         return self.finish(self._run(self._begin(tokens), self.backbone.blocks, bias))
 
-    def encode_hidden(self, tokens: Tokens, hidden: Mask) -> Features:
+    def encode_hidden(self, tokens: Tokens, hidden: Mask, seen: SeenRow | None = None) -> Features:
         """The same, but that the first `visible_blocks` blocks see class token and visible tokens only.
 
         Behind those blocks the hidden ones come back as they were left out, as the mask token.
         """
-        if not self.visible_blocks:
+        seen = seen or self.arrange(hidden)
+        if seen is None:
             return self.encode(tokens)
         beit, row = self.backbone, self._begin(tokens)
         bias = beit.rel_pos_bias() if beit.rel_pos_bias is not None else None
-        seen = SeenRow.of(hidden, prefix=beit.num_prefix_tokens)
         kept = self._run(seen.take(row), beit.blocks[: self.visible_blocks], self._bias_of(seen))
         return self.finish(self._run(seen.put_back(kept, row), beit.blocks[self.visible_blocks :], bias))
 

@@ -84,10 +84,23 @@ class Encoder(nn.Module, ABC):
     def encode(self, tokens: Tokens) -> Features:
         """The feature map of a grid of tokens."""
 
-    def encode_hidden(self, tokens: Tokens, hidden: Mask) -> Features:
+    def arrange(self, hidden: Mask) -> Any:
+        """What the masks alone decide of `encode_hidden`: which tokens its first blocks see, and where they lie.
+
+        Tensors in named tuples on the device of the masks, with sizes that depend on what is hidden, so it stays outside of
+        what is compiled; from masks on the CPU it is made without waiting for a GPU. None where nothing depends on them.
+        """
+        return None
+
+    def encode_hidden(self, tokens: Tokens, hidden: Mask, seen: Any = None) -> Features:
         """The feature map of tokens some of which are hidden; mask tokens already stand in their places.
 
         The published method makes no difference between the two, and neither do encoders without `visible_blocks`.
+
+        Args:
+            tokens: as `encode` takes them.
+            hidden: true where a token is hidden (batch, grid_h, grid_w).
+            seen: what `arrange` says of these masks; asked here if not given.
         """
         return self.encode(tokens)
 

@@ -7,6 +7,7 @@ from pydantic import Field
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from simmim.encoders import giants  # makes them known to timm
 from simmim.encoders.encoder import Architecture, Encoder, EncoderConfig
@@ -86,34 +87,28 @@ class SwinV2Config(WindowedConfig, frozen=True):
 
 
 class Seen(NamedTuple):
-    """Which cells of the feature map the blocks see."""
+    """Which cells of the feature map the first blocks see, and how the tokens in them lie."""
 
-    cells: Tensor | None
-    """Their numbers, row by row (images, count); None for all of them."""
-    real: Tensor | None
+    cells: Tensor
+    """Their numbers, row by row (images, count)."""
+    real: Tensor
     """False where a cell only fills up an image that has fewer than another (images, count)."""
-    token: Tensor | None
-    """What stands for a hidden token (1, 1, channels)."""
+    groups: dict[str, Groups]
+    """By kind of block."""
 
     def tokens(self, each: int) -> tuple[Tensor, Tensor]:
         """Numbers of the tokens in the cells, `each` a cell, and whether they are real (images, count * each)."""
-        assert self.cells is not None, "asked where some are hidden"
-        assert self.real is not None, "asked where some are hidden"
         numbers = self.cells[:, :, None] * each + torch.arange(each, device=self.cells.device)
         return numbers.flatten(1), self.real.repeat_interleave(each, dim=1)
 
-    def fill(self, x: Tensor, cells: Size, *, each: int) -> Tensor:
-        """All tokens of the map: those that were seen in their places, and the mask token in the others."""
-        assert self.token is not None, "asked where some are hidden"
+    def fill(self, x: Tensor, token: Tensor, cells: Size, *, each: int) -> Tensor:
+        """All tokens of the map: those that were seen in their places, and a token (1, 1, channels) in the others."""
         numbers, real = self.tokens(each)
         count = x.shape[1]
-        x = torch.cat((x, self.token.to(x.dtype).expand(len(x), 1, -1)), dim=1)
+        x = torch.cat((x, token.to(x.dtype).expand(len(x), 1, -1)), dim=1)
         where = torch.where(real, torch.arange(count, device=x.device), count)
         index = numbers.new_full((len(x), cells[0] * cells[1] * each), count).scatter_(1, numbers, where)
         return pick(x, index)
-
-
-EVERYTHING = Seen(None, None, None)
 
 
 class SwinEncoder(Encoder):
@@ -142,6 +137,7 @@ class SwinEncoder(Encoder):
         last, cells = len(self.backbone.layers) - 1, self.cells
         nested = nested_coordinates(cells, doublings=last)
         order = nested[:, 0] * (cells[1] << last) + nested[:, 1]
+        self._nested_order = order  # no buffer: `arrange` works on the CPU
         self.register_buffer("nested", order[None], persistent=False)
         self.register_buffer("nested_place", order.argsort()[None], persistent=False)
         self.windows = nn.ModuleDict()
@@ -171,53 +167,67 @@ class SwinEncoder(Encoder):
         """
         if not self._in_groups:  # windows that must be filled up, or taken a few at a time
             return self.backbone.norm(self.backbone.layers(tokens)).permute(0, 3, 1, 2)
-        return self._run_stages(self._nest(tokens), EVERYTHING)
+        return self._run_stages(self._nest(tokens))
 
-    def encode_hidden(self, tokens: Tokens, hidden: Mask) -> Features:
+    def arrange(self, hidden: Mask) -> Seen | None:
+        """Which cells the first `visible_blocks` blocks see, and the groups of their tokens; None where they see all."""
+        if not self.visible_blocks:
+            return None
+        flat, count = hidden.flatten(1).cpu(), self.cells[0] * self.cells[1]
+        whole = flat[:, self._nested_order].view(len(flat), count, -1).all(dim=2)
+        most = max(int((~whole).sum(dim=1).max()), 1)
+        cells = whole.int().argsort(dim=1, stable=True)[:, :most]
+        seen = Seen(cells, ~whole.gather(1, cells), {})
+        for stage, block in self._stage_and_block()[: self.visible_blocks]:
+            kind = _kind_of(stage, block)
+            if kind not in seen.groups:
+                windows: Any = self.windows[kind]
+                seen.groups[kind] = windows.of_seen(*seen.tokens(self._tokens_a_cell(stage)))
+        there: Seen = tree_map_only(Tensor, lambda tensor: tensor.to(hidden.device), seen)
+        return there
+
+    def encode_hidden(self, tokens: Tokens, hidden: Mask, seen: Seen | None = None) -> Features:
         """The same, but that the first `visible_blocks` blocks see what is left of the image where nothing is hidden.
 
         What is left out are whole cells of the feature map; a cell that is hidden in part stays, with mask tokens in it.
         Behind those blocks the cells that are missing come back as the mask token, sent through the patch mergings alone.
         """
-        if not self.visible_blocks:
+        seen = seen or self.arrange(hidden)
+        if seen is None:
             return self.encode(tokens)
-        return self._run_stages(self._nest(tokens), self._seen(tokens, hidden))
+        one = hidden.flatten().int().argmax(dim=0, keepdim=True)  # any hidden one: all hold the mask token
+        return self._run_stages(self._nest(tokens), seen, tokens.flatten(0, 2).index_select(0, one)[None])
 
     def _nest(self, tokens: Tokens) -> Tensor:
         return reorder(tokens.flatten(1, 2), self.nested, self.nested_place)
 
-    def _seen(self, tokens: Tokens, hidden: Mask) -> Seen:
-        flat = hidden.flatten(1)
-        order: Tensor = self.nested[0]
-        whole: Tensor = flat[:, order].view(len(flat), self.cells[0] * self.cells[1], -1).all(dim=2)
-        count = max(int((~whole).sum(dim=1).max()), 1)
-        cells = whole.int().argsort(dim=1, stable=True)[:, :count]
-        token = tokens.flatten(0, 2)[hidden.flatten().int().argmax()]  # any hidden one: all hold the mask token
-        return Seen(cells, ~whole.gather(1, cells), token[None, None])
+    def _tokens_a_cell(self, stage: int) -> int:
+        return 4 ** (len(self.backbone.layers) - 1 - stage)
 
-    def _run_stages(self, x: Tensor, seen: Seen) -> Features:
-        left, last = self.visible_blocks if seen.cells is not None else 0, len(self.backbone.layers) - 1
+    def _stage_and_block(self) -> list[tuple[int, Any]]:
+        return [(stage, block) for stage, layer in enumerate(self.backbone.layers) for block in layer.blocks]
+
+    def _run_stages(self, x: Tensor, seen: Seen | None = None, token: Tensor | None = None) -> Features:
+        """All tokens, or first those that are seen, and then all with `token` (1, 1, channels) in the places of the others."""
+        left = self.visible_blocks if seen else 0
         norm_first = not isinstance(self.backbone, SwinTransformerV2)
-        if seen.cells is not None:
-            x = pick(x, seen.tokens(4**last)[0])
+        if seen:
+            x = pick(x, seen.tokens(self._tokens_a_cell(0))[0])
         for stage, layer in enumerate(self.backbone.layers):
             if stage:
                 x = merge(layer.downsample, x, norm_first=norm_first)
-                if seen.token is not None:
-                    token = merge(layer.downsample, seen.token.expand(1, 4, -1), norm_first=norm_first)
-                    seen = Seen(seen.cells, seen.real, token)
+                if seen and token is not None:
+                    token = merge(layer.downsample, token.expand(1, 4, -1), norm_first=norm_first)
             now: Groups | None = None
-            known: dict[str, Groups] = {}
+            known = seen.groups if seen else {}
             for block in layer.blocks:
-                if left == 0 and seen.cells is not None:
-                    x = seen.fill(move(x, of=now, to=None), self.cells, each=4 ** (last - stage))
-                    seen, now, known = EVERYTHING, None, {}
+                if left == 0 and seen and token is not None:
+                    x = seen.fill(move(x, of=now, to=None), token, self.cells, each=self._tokens_a_cell(stage))
+                    seen, now, known = None, None, {}
                 kind, left = _kind_of(stage, block), left - 1
                 if kind not in known:
                     windows: Any = self.windows[kind]
-                    known[kind] = (
-                        windows.of_all() if seen.cells is None else windows.of_seen(*seen.tokens(4 ** (last - stage)))
-                    )
+                    known = {**known, kind: windows.of_all()}
                 x = move(x, of=now, to=known[kind])
                 x, now = block(x, known[kind]), known[kind]
             x = move(x, of=now, to=None)

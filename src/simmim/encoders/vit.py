@@ -111,6 +111,10 @@ class PlainTransformerEncoder(Encoder):
         row: torch.Tensor = self.backbone.patch_embed(images)
         return row.reshape(row.shape[0], *self.grid, row.shape[2])
 
+    def arrange(self, hidden: Mask) -> SeenRow | None:
+        """Which tokens of the row the first `visible_blocks` blocks see; None where they see all."""
+        return SeenRow.of(hidden, prefix=self.backbone.num_prefix_tokens) if self.visible_blocks else None
+
     def to_map(self, row: torch.Tensor) -> Features:
         """Drop the prefix tokens and lay the rest out as a map."""
         patches = row[:, self.backbone.num_prefix_tokens :].transpose(1, 2)
@@ -135,15 +139,15 @@ class ViTEncoder(PlainTransformerEncoder):
         """Add class token and positions, run the blocks and the final norm."""
         return self.finish(self._run(self._begin(tokens), self.backbone.blocks))
 
-    def encode_hidden(self, tokens: Tokens, hidden: Mask) -> Features:
+    def encode_hidden(self, tokens: Tokens, hidden: Mask, seen: SeenRow | None = None) -> Features:
         """The same, but that the first `visible_blocks` blocks see class token and visible tokens only.
 
         Behind those blocks the hidden ones come back as they were left out: mask token and position.
         """
-        if not self.visible_blocks:
+        seen = seen or self.arrange(hidden)
+        if seen is None:
             return self.encode(tokens)
         row, first = self._begin(tokens), self.backbone.blocks[: self.visible_blocks]
-        seen = SeenRow.of(hidden, prefix=self.backbone.num_prefix_tokens)
         kept = self._run(seen.take(row), first, attn_mask=seen.attention_mask())
         return self.finish(self._run(seen.put_back(kept, row), self.backbone.blocks[self.visible_blocks :]))
 

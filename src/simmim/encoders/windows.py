@@ -94,19 +94,14 @@ class Windows(nn.Module):
         self.window = window
         doublings = (map_size[0] // cells[0]).bit_length() - 1
         place = window_places(nested_coordinates(cells, doublings=doublings), map_size, window=window, shift=shift)
-        for name, numbers in place._asdict().items():
-            self.register_buffer(f"place_{name}", numbers, persistent=False)
+        self.place = place
+        """Where the tokens of the map lie; no buffer, for what is seen is arranged on the CPU."""
         self.fits = not (map_size[0] % window[0] or map_size[1] % window[1])
         """Whether every window is whole; timm fills up those that are not."""
         if self.fits:
             groups = _group_all(place, window, parted=any(shift))
             for name, numbers in groups._asdict().items():
                 self.register_buffer(f"all_{name}", numbers, persistent=False)
-
-    @property
-    def place(self) -> WindowPlace:
-        """Where the tokens of the map lie."""
-        return WindowPlace(*(getattr(self, f"place_{name}") for name in WindowPlace._fields))
 
     def of_all(self) -> Groups:
         """Every window is a group."""
@@ -131,7 +126,7 @@ def _group_all(place: WindowPlace, window: Size, *, parted: bool) -> Groups:
 
 
 def group_seen(place: WindowPlace, window: Size, *, tokens: Tensor, real: Tensor) -> Groups:
-    """Pack what is left of the windows into groups of at most a window's size.
+    """Pack what is left of the windows into groups of at most a window's size; all of it on the CPU.
 
     Args:
         place: where all tokens of the map lie.
@@ -143,7 +138,7 @@ def group_seen(place: WindowPlace, window: Size, *, tokens: Tensor, real: Tensor
     key = (place.window * 4 + place.part)[tokens]
     key = torch.where(real, key, key.max() + 1)
     by_window = key.argsort(dim=1, stable=True)
-    slot = torch.as_tensor(_pack(key.gather(1, by_window).cpu().numpy(), area), device=tokens.device)
+    slot = torch.as_tensor(_pack(key.gather(1, by_window).numpy(), area))
     groups = int(slot.max()) // area + 1
     order = tokens.new_zeros(images, groups * area).scatter_(1, slot, by_window)
     filled = torch.zeros_like(order, dtype=torch.bool).scatter_(1, slot, torch.ones_like(by_window, dtype=torch.bool))

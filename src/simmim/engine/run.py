@@ -24,8 +24,8 @@ from simmim.units import Duration
 class MicroBatch(NamedTuple):
     """A part of a step that is computed at once."""
 
-    inputs: tuple[Tensor, ...]
-    """What the module is called with."""
+    inputs: tuple[Any, ...]
+    """What the module is called with: tensors, tuples of them, or None for what it may do without."""
     share: float
     """Part of the step's loss that this part carries; all parts of all processes add up to 1."""
     last: bool
@@ -136,7 +136,7 @@ class Run:
         self._saver.wait()
         replay = self.folder.path / f"replay_step_{self.step - 1:08d}.safetensors"
         tensors = self.processes.collect(pack(self.bare, self.optimizer)) | {
-            f"input/{i}": tensor for i, tensor in enumerate(micro.inputs)
+            f"input/{i}": value for i, value in enumerate(micro.inputs) if isinstance(value, Tensor)
         }
         state = {**self.about, "step": self.step - 1, "values": str(values.sums())}
         self.processes.only_main(lambda: write_checkpoint(replay, tensors, state))

@@ -2,25 +2,27 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from simmim.data import Batch, Samples, Statistics, TrainingLoader
 from simmim.engine.distributed import MachineConfig, Processes
 from simmim.engine.run import MicroBatch
 
-Accompany = Callable[[int, Batch, slice], tuple[tuple[Tensor, ...], float]]
-"""(step, batch, its place in the global batch) -> (what goes with the images, the batch's share of the step's loss)."""
+Accompany = Callable[[int, Batch, slice], tuple[tuple[Any, ...], float]]
+"""(step, batch, its place in the global batch) -> (what goes with the images, tensors or tuples of them; the batch's share of
+the step's loss)."""
 
-Weigh = Callable[[tuple[Tensor, ...]], float]
+Weigh = Callable[[tuple[Any, ...]], float]
 """(what goes with the images) -> how much of the batch is scored, where only the images tell."""
 
-Finish = Callable[[int, Batch, slice, tuple[Tensor, ...]], tuple[Tensor, ...]]
+Finish = Callable[[int, Batch, slice, tuple[Any, ...]], tuple[Any, ...]]
 """(step, batch, its place in the global batch, the inputs on the device) -> the inputs as the module is called."""
 
 
-def _as_they_are(step: int, batch: Batch, place: slice, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _as_they_are(step: int, batch: Batch, place: slice, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return inputs
 
 
@@ -30,7 +32,7 @@ class _Part(NamedTuple):
     step: int
     batch: Batch
     place: slice
-    more: tuple[Tensor, ...]
+    more: tuple[Any, ...]
     share: float
 
 
@@ -104,8 +106,8 @@ class Feed:
             self.note(batch.problems)
             yield _Part(step, batch, place, *self.accompany(step, batch, place))
 
-    def _inputs(self, part: _Part) -> tuple[Tensor, ...]:
-        inputs = (self.images(part.batch), *map(self._to_device, part.more))
+    def _inputs(self, part: _Part) -> tuple[Any, ...]:
+        inputs = (self.images(part.batch), *tree_map_only(Tensor, self._to_device, part.more))
         return self.finish(part.step, part.batch, part.place, inputs)
 
     def images(self, batch: Batch) -> Tensor:

@@ -140,7 +140,7 @@ def build(config: PretrainConfig, session: Session) -> BuiltRun:
         statistics,
         schedule=schedule,
         accompany=_with_masks(config, model, shown),
-        weigh=None if config.data.invalid is None else lambda more: float(model.score_map(*more).sum()),
+        weigh=None if config.data.invalid is None else lambda more: float(model.score_map(*more[:2]).sum()),
     )
     run = assemble(
         config,
@@ -279,13 +279,16 @@ def _with_masks(config: PretrainConfig, model: SimMIM, shown: list[_Shown]) -> A
             raise ValueError(f"the masks of step {step} hide nothing at all, so there is nothing to predict")
         return masks, hidden
 
-    def accompany(step: int, batch: Batch, place: slice) -> tuple[tuple[Tensor, ...], float]:
+    def accompany(step: int, batch: Batch, place: slice) -> tuple[tuple[Any, ...], float]:
         masks, hidden = masks_of(step)
         mine = masks[place]
         if batch.valid is not None:
-            shown[:] = [(hide_valid(mine, batch.valid), batch.valid)]
-            return shown[-1], 1.0  # how much of it is scored, the feed weighs
-        return (mine,), len(batch) / config.batch if config.scored == "everywhere" else int(mine.sum()) / hidden
+            mine = hide_valid(mine, batch.valid)
+            shown[:] = [(mine, batch.valid)]
+            share = 1.0  # how much of it is scored, the feed weighs
+        else:
+            share = len(batch) / config.batch if config.scored == "everywhere" else int(mine.sum()) / hidden
+        return (mine, batch.valid, model.encoder.arrange(mine)), share
 
     return accompany
 

@@ -10,10 +10,10 @@ from pydantic import Field, model_validator
 
 from simmim.config import RecipeError, Settings, Tree, load, nearest, read_yaml
 
-Measure = Literal["finetune", "probe", "knn", "loss", "avgdist", "time", "parameters"]
+Measure = Literal["finetune", "probe", "knn", "probe_last", "knn_last", "loss", "avgdist", "time", "parameters"]
 Certainty = Literal["official", "retold", "recalled"]
 
-ACCURACIES: tuple[Measure, ...] = ("finetune", "probe", "knn")
+ACCURACIES: tuple[Measure, ...] = ("finetune", "probe", "knn", "probe_last", "knn_last")
 """Measures that say how good an encoder is, from 0 to 1; the first that a study takes is what its figures show."""
 
 

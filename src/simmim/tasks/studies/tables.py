@@ -25,6 +25,8 @@ _HEADS: dict[Measure, str] = {
     "finetune": "fine-tuned, %",
     "probe": "linear probe, %",
     "knn": "k-NN, %",
+    "probe_last": "linear probe of the last layer, %",
+    "knn_last": "k-NN of the last layer, %",
     "loss": "loss",
     "avgdist": "AvgDist, px",
     "time": "time",
