@@ -192,6 +192,9 @@ def test_an_imported_folder_is_a_run(tmp_path: Path) -> None:
     assert torch.allclose(again.prediction, case.prediction, atol=1e-5)
     encoder: Any = load_encoder(tmp_path / "run")
     assert torch.equal(encoder.patch_embed.proj.weight, case.state["encoder.patch_embed.proj.weight"])
+    for read in (load, load_encoder):
+        with pytest.raises(ValueError, match=r"there is no run .*; did you mean 'swin.pth'\?"):
+            read(tmp_path / "swim.pth")
     with pytest.raises(ValueError, match="is not empty"):
         import_weights(case.path, out=tmp_path / "run")
     with pytest.raises(ValueError, match="is a run of simmim already"):
