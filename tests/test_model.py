@@ -1,6 +1,7 @@
 from typing import Any
 
 import jaxtyping
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -214,6 +215,34 @@ def test_a_reconstruction_keeps_every_visible_pixel(backbone: EncoderConfig, str
         assert torch.equal(shown[image, :, row, column], expected)
 
 
+# ------------------------------------------------------------------------------------------------- masks as others write them
+
+
+@pytest.mark.parametrize(
+    "backbone", [VIT, VIT.model_copy(update={"visible_blocks": 1}), SWIN], ids=["vit", "few", "swin"]
+)
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int64, torch.float32])
+def test_a_mask_of_zeros_and_ones_is_one_of_false_and_true(backbone: EncoderConfig, kind: torch.dtype) -> None:
+    model = model_of(backbone)
+    images, mask = batch_for(model)
+    numbers = mask.to(kind)
+    assert torch.equal(model.features(images, numbers), model.features(images, mask))
+    assert torch.equal(model(images, numbers).loss, model(images, mask).loss)
+    assert torch.equal(model.reconstruct(images, numbers), model.reconstruct(images, mask))
+
+
+@BACKBONES
+def test_a_mask_may_have_one_value_for_several_tokens(backbone: EncoderConfig) -> None:
+    """As the paper draws masks: cells of 16 px, of 2x2 or 4x4 tokens."""
+    model = model_of(backbone)
+    images, cells = batch_for(model)[0], torch.rand(3, 3, 6) < 0.5
+    each = 16 // model.encoder.patch_size
+    mask = torch.from_numpy(np.kron(cells.numpy(), np.ones((1, each, each), dtype=bool)))
+    assert torch.equal(model(images, cells).loss, model(images, mask).loss)
+    assert torch.equal(model.features(images, cells), model.features(images, mask))
+    assert torch.equal(model.reconstruct(images, cells), model.reconstruct(images, mask))
+
+
 # ----------------------------------------------------------------------------------------------------------------- errors
 
 
@@ -231,7 +260,7 @@ def test_the_tests_check_the_annotations_of_shapes() -> None:
     model = model_of(VIT)
     images, mask = batch_for(model)
     with pytest.raises(jaxtyping.TypeCheckError, match="mask"):
-        model(images, mask.float())
+        model.hide(model.encoder.embed(images), mask.float())
 
 
 @BACKBONES

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from simmim.encoders import Encoder
 from simmim.heads import HeadConfig
-from simmim.shapes import Features, Images, Mask, PixelMask, Prediction, TargetMap, Tokens
+from simmim.shapes import Features, GivenMask, Images, Mask, PixelMask, Prediction, TargetMap, Tokens
 from simmim.targets import Target
 from simmim.units import check_multiple
 
@@ -61,23 +61,39 @@ class SimMIM(nn.Module):
         self._answers_a_cell = target.stride // cell
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
-    def forward(self, images: Images, mask: Mask, valid: PixelMask | None = None, seen: Any = None) -> MaskedPrediction:
+    def forward(
+        self, images: Images, mask: GivenMask, valid: PixelMask | None = None, seen: Any = None
+    ) -> MaskedPrediction:
         """Hide, encode, predict, compare.
 
         Args:
             images: normalised images (batch, channels, height, width).
-            mask: true where a token is hidden (batch, grid_h, grid_w).
+            mask: true, or not 0, where a token is hidden (batch, grid_h, grid_w); or one value for each cell of several.
             valid: true where a pixel may be compared (batch, height, width); all of them if not given.
-            seen: what `encoder.arrange(mask)` says; asked here if not given. It belongs outside of what is compiled.
+            seen: what `encoder.arrange` says of the mask on tokens; asked here if not given. It belongs outside of what is compiled.
         """
+        mask = self.on_tokens(mask)
         prediction = self.predict(self.features(images, mask, seen))
         target = self.target(images)
         return MaskedPrediction(self.compare(prediction, target, mask, valid), prediction, target)
 
-    def features(self, images: Images, mask: Mask, seen: Any = None) -> Features:
+    def features(self, images: Images, mask: GivenMask, seen: Any = None) -> Features:
         """What the encoder makes of images with hidden tokens: its last map (batch, channels, rows, columns)."""
+        mask = self.on_tokens(mask)
         tokens = self.hide(self.encoder.embed(images), mask)
         return self.encoder.encode_hidden(tokens, mask, seen)
+
+    def on_tokens(self, mask: GivenMask) -> Mask:
+        """True and false for each token, also where a mask has ones and zeros, or a value a cell of several tokens."""
+        mask = mask.bool()
+        grid = [side // self.encoder.patch_size for side in self.encoder.image_size]
+        cells = mask.shape[1:]
+        if len(cells) != 2 or any(not count or side % count for side, count in zip(grid, cells, strict=True)):
+            return mask  # `hide` says what is wrong with it
+        rows, columns = (side // count for side, count in zip(grid, cells, strict=True))
+        if rows == columns == 1:
+            return mask
+        return mask.repeat_interleave(rows, dim=1).repeat_interleave(columns, dim=2)
 
     def shards(self) -> list[nn.Module]:
         """The parts whose weights need to be whole only while they run, where weights are spread over processes."""
@@ -126,8 +142,9 @@ class SimMIM(nn.Module):
         stride = self.target.stride
         return -F.max_pool2d(-valid.float(), stride) if stride > 1 else valid.float()
 
-    def reconstruct(self, images: Images, mask: Mask) -> Images:
+    def reconstruct(self, images: Images, mask: GivenMask) -> Images:
         """The images with the prediction in their holes, for looking at; as colours, whatever the target is."""
+        mask = self.on_tokens(mask)
         prediction = self.target.to_images(self(images, mask).prediction.float(), images)
         patch = self.encoder.patch_size
         holes = mask.bool().repeat_interleave(patch, dim=1).repeat_interleave(patch, dim=2)[:, None]

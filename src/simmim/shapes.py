@@ -15,6 +15,9 @@ Tokens = Float[Tensor, "batch grid_h grid_w embed_dim"]
 Mask = Bool[Tensor, "batch grid_h grid_w"]
 """True where a token is hidden."""
 
+GivenMask = Shaped[Tensor, "batch rows columns"]
+"""A mask as others write it: true or not 0 where something is hidden, one value a token or a cell of several."""
+
 Cells = Bool[Tensor, "batch rows columns"]
 """True where a cell of a mask strategy is hidden."""
 

@@ -141,16 +141,21 @@ def _attend(state: State, at: str, x: Tensor, win: int, mask: Tensor | None, *, 
 
 
 def vit_features(state: State, images: Tensor, mask: Tensor, *, normed: bool = True) -> Tensor:
-    """The map of patch tokens of the paper's ViT, behind its final norm or before it."""
+    """The map of patch tokens of the paper's ViT, behind its final norm or before it.
+
+    With position embeddings, and a bias for each block, where the file has them.
+    """
     x = _hidden(state, images, mask, norm=False)
     side, shape = x.shape[1], (len(x), x.shape[1], x.shape[2], -1)
     x = torch.cat((state["encoder.cls_token"].expand(len(x), -1, -1), x.flatten(1, 2)), dim=1)
-    table = state["encoder.rel_pos_bias.relative_position_bias_table"]
-    heads = table.shape[1]
-    bias = table[_index_with_class_token(side).flatten()].reshape(side**2 + 1, side**2 + 1, heads)
+    x = x + state.get("encoder.pos_embed", 0)
     block = 0
     while f"encoder.blocks.{block}.gamma_1" in state:
         at = f"encoder.blocks.{block}"
+        owner = "encoder.rel_pos_bias" if "encoder.rel_pos_bias.relative_position_bias_table" in state else f"{at}.attn"
+        table = state[f"{owner}.relative_position_bias_table"]
+        heads = table.shape[1]
+        bias = table[_index_with_class_token(side).flatten()].reshape(side**2 + 1, side**2 + 1, heads)
         y = _ln(state, f"{at}.norm1", x, 1e-6)
         q_bias, v_bias = state[f"{at}.attn.q_bias"], state[f"{at}.attn.v_bias"]
         qkv = F.linear(y, state[f"{at}.attn.qkv.weight"], torch.cat((q_bias, torch.zeros_like(q_bias), v_bias)))

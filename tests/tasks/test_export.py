@@ -105,6 +105,10 @@ def test_what_a_layout_cannot_hold_is_said(tmp_path: Path) -> None:
     small = official_case("swin", tmp_path / "wide", config=False, shape=shape)
     with pytest.raises(ValueError, match="windows of 8 tokens in every stage, and the last map of this one is 4x4"):
         export_weights(small.path, to="hf", out=tmp_path / "small")
+    pooled = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=2, global_pool="avg")
+    torch.save(pooled.state_dict(), tmp_path / "pooled.pth")
+    with pytest.raises(ValueError, match="classifies by the class token, and this one by the mean"):
+        export_weights(tmp_path / "pooled.pth", to="hf", out=tmp_path / "vit")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a").touch()
     with pytest.raises(ValueError, match="is not empty"):

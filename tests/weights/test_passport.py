@@ -10,10 +10,12 @@ from safetensors.torch import save_file
 from timm.scheduler import CosineLRScheduler
 
 from reference import official
+from simmim.tasks.export import export_weights
 from simmim.tasks.load import encoder_path, load, load_encoder, load_with_settings
 from simmim.tasks.passport import import_weights
 from simmim.weights.adapt import Wanted
 from simmim.weights.passport import read_passport
+from simmim.weights.pickles import read_foreign
 from weights.foreign import huggingface_model, official_case, official_config
 
 KINDS = ["swin", "swinv2", "vit"]
@@ -30,6 +32,63 @@ def test_an_official_file_says_what_the_official_code_says(kind: str, config: bo
     assert torch.allclose(features, case.features, atol=1e-5)
     assert torch.allclose(said.prediction, case.prediction, atol=1e-5)
     assert torch.allclose(said.loss, case.loss, atol=1e-5)
+
+
+def _otherwise(state: dict[str, torch.Tensor], option: str) -> dict[str, torch.Tensor]:
+    """The file of a ViT for which the official configuration says another thing than the published one."""
+    shared = "encoder.rel_pos_bias.relative_position_"
+    if option == "USE_MEAN_POOLING":
+        return {name.replace("encoder.norm.", "encoder.fc_norm."): tensor for name, tensor in state.items()}
+    if option == "USE_APE":
+        return {**state, "encoder.pos_embed": torch.randn(1, 17, 16)}
+    table, index = state[f"{shared}bias_table"], state[f"{shared}index"]
+    own: dict[str, torch.Tensor] = {}
+    for start in ("encoder.blocks.0.attn.relative_position_", "encoder.blocks.1.attn.relative_position_"):
+        own |= {f"{start}bias_table": torch.randn_like(table), f"{start}index": index}
+    return {**{name: tensor for name, tensor in state.items() if not name.startswith(shared)}, **own}
+
+
+@pytest.mark.parametrize("option", ["USE_MEAN_POOLING", "USE_APE", "USE_RPB"])
+def test_an_official_vit_may_be_configured_otherwise(option: str, tmp_path: Path) -> None:
+    case = official_case("vit", tmp_path)
+    state = _otherwise(case.state, option)
+    torch.save({"model": state}, tmp_path / "other.pth")
+    with torch.no_grad():
+        features = official.vit_features(state, case.images, case.mask, normed=option != "USE_MEAN_POOLING")
+        assert not torch.allclose(features, case.features, atol=1e-2)
+        prediction = official.decode(state, features)
+        loss = official.loss(case.images, prediction, case.mask)
+        import_weights(tmp_path / "other.pth", out=tmp_path / "run")
+        export_weights(tmp_path / "run", to="official", out=tmp_path / "out")
+        for path in (tmp_path / "other.pth", tmp_path / "run", tmp_path / "out" / "checkpoint.pth"):
+            model = load(path)
+            said = model(case.images, case.mask)
+            assert torch.allclose(model.features(case.images, case.mask), features, atol=1e-5)
+            assert torch.allclose(said.prediction, prediction, atol=1e-5)
+            assert torch.allclose(said.loss, loss, atol=1e-5)
+    written = read_foreign(tmp_path / "out" / "checkpoint.pth")
+    assert written.tensors.keys() == state.keys()
+    assert all(torch.equal(written.tensors[name], state[name]) for name in state)
+    published = {"USE_APE": False, "USE_RPB": False, "USE_SHARED_RPB": True, "USE_MEAN_POOLING": False}
+    expected = published | {option: True} | ({"USE_SHARED_RPB": False} if option == "USE_RPB" else {})
+    assert {word: written.settings["MODEL"]["VIT"][word] for word in published} == expected
+
+
+def test_positions_that_would_be_lost_are_said(tmp_path: Path) -> None:
+    case = official_case("swin", tmp_path)
+    torch.save({"model": {**case.state, "encoder.absolute_pos_embed": torch.randn(1, 256, 8)}}, tmp_path / "ape.pth")
+    with pytest.raises(ValueError, match=r"its encoder adds encoder.absolute_pos_embed to the tokens and the one here"):
+        load(tmp_path / "ape.pth")
+    assert read_passport(tmp_path / "ape.pth", least=0.9).match.count("left over") == 1
+
+
+def test_what_the_configuration_says_is_not_called_a_guess(tmp_path: Path) -> None:
+    """microsoft/SimMIM has no word for the target, which is the pixels."""
+    config = official_config("swin", 64, 0)
+    config.defrost()
+    del config.MODEL["SIMMIM"]
+    torch.save({"model": official_case("swin", tmp_path).state, "config": config}, tmp_path / "simmim.pth")
+    assert read_passport(tmp_path / "simmim.pth").notes == ()
 
 
 def test_the_pickled_configuration_is_heard(tmp_path: Path) -> None:
@@ -133,6 +192,9 @@ def test_an_imported_folder_is_a_run(tmp_path: Path) -> None:
     assert torch.allclose(again.prediction, case.prediction, atol=1e-5)
     encoder: Any = load_encoder(tmp_path / "run")
     assert torch.equal(encoder.patch_embed.proj.weight, case.state["encoder.patch_embed.proj.weight"])
+    for read in (load, load_encoder):
+        with pytest.raises(ValueError, match=r"there is no run .*; did you mean 'swin.pth'\?"):
+            read(tmp_path / "swim.pth")
     with pytest.raises(ValueError, match="is not empty"):
         import_weights(case.path, out=tmp_path / "run")
     with pytest.raises(ValueError, match="is a run of simmim already"):

@@ -1,4 +1,5 @@
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,29 @@ def test_weights_and_a_pickled_configuration_are_read(zipped: bool, tmp_path: Pa
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_malicious_pickle_is_refused_and_not_run(zipped: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_malicious_pickle_is_refused_and_not_run(zipped: bool, protocol: int, tmp_path: Path) -> None:
     file, mark = tmp_path / "evil.pth", tmp_path / "mark"
-    torch.save({"model": {"a": torch.ones(2)}, "x": Malicious(mark)}, file, _use_new_zipfile_serialization=zipped)
+    content = {"model": {"a": torch.ones(2)}, "x": Malicious(mark)}
+    torch.save(content, file, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
     with pytest.raises(UnsafeFile, match=r"its pickle asks for \w+\.system, .* Nothing of it was run"):
         read_foreign(file)
     assert not mark.exists()
+
+
+def test_a_plain_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
+    (tmp_path / "evil.pkl").write_bytes(pickle.dumps({"model": Malicious(tmp_path / "mark")}))
+    with pytest.raises(UnsafeFile, match=r"its pickle asks for \w+\.system, .* Nothing of it was run"):
+        read_foreign(tmp_path / "evil.pkl")
+    assert not (tmp_path / "mark").exists()
+
+
+def test_a_later_protocol_is_not_called_damage(tmp_path: Path) -> None:
+    torch.save({"model": {"a": torch.ones(2)}}, tmp_path / "late.pth", pickle_protocol=4)
+    with pytest.raises(
+        ValueError, match="a protocol of pickle that torch's safe reader does not know; ask for safetensors"
+    ):
+        read_foreign(tmp_path / "late.pth")
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -58,5 +76,7 @@ def test_what_is_no_file_of_weights_is_said(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(ValueError, match="holds no weights"):
         read_foreign(tmp_path / "list.pth")
+    with pytest.raises(ValueError, match=r"there is no file .*page.pt'; did you mean 'page.pth'\?"):
+        read_foreign(tmp_path / "page.pt")
     with pytest.raises(ValueError, match="there is no file"):
         read_foreign(tmp_path / "nothing.pth")

@@ -21,26 +21,37 @@ class BeitConfig(PlainTransformerConfig, frozen=True):
     """timm model whose shape is taken; the weights start at random."""
     layer_scale: float = Field(default=0.1, gt=0)
     """Initial scale of every residual branch."""
+    position_bias: Literal["shared", "per_block"] = "shared"
+    """Whether all blocks have one bias for relative positions, as published, or each its own."""
+    absolute_positions: bool = False
+    """Add position embeddings as well; the published runs have none."""
+    final_norm: bool = True
+    """Norm the last map, as published; official models that pool the mean keep their norm for what is pooled."""
 
     def shape(self) -> dict[str, Any]:
-        """The arguments of the family for timm: shared bias, no absolute positions, final norm before pooling."""
+        """The arguments of the family for timm."""
         return {
             **super().shape(),
             "init_values": self.layer_scale,
-            "use_abs_pos_emb": False,
-            "use_rel_pos_bias": False,
-            "use_shared_rel_pos_bias": True,
-            "global_pool": "token",
+            "use_abs_pos_emb": self.absolute_positions,
+            "use_rel_pos_bias": self.position_bias == "per_block",
+            "use_shared_rel_pos_bias": self.position_bias == "shared",
+            "global_pool": "token" if self.final_norm else "avg",
         }
 
     def build(self, *, image_size: Size, in_channels: int) -> "BeitEncoder":
         """Make the encoder with random weights."""
+        if self.visible_blocks and self.position_bias == "per_block":
+            raise ValueError(
+                f"encoder.visible_blocks={self.visible_blocks} needs one bias for all blocks: encoder.position_bias=shared"
+            )
         encoder = BeitEncoder(
             self.architecture(image_size=image_size, in_channels=in_channels),
             image_size=image_size,
             in_channels=in_channels,
         )
         encoder.see_visible_only(self.visible_blocks)
+        encoder.backbone.fc_norm.requires_grad_(False)  # behind the pooling, where pre-training does not go
         return encoder
 
 

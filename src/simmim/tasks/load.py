@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+from simmim.config import nearest
 from simmim.data import Statistics
 from simmim.engine.checkpoint import STATE_FILE, Checkpoint, newest_checkpoint, read_checkpoint
 from simmim.engine.folder import RunFolder
@@ -62,7 +63,7 @@ def _checkpoint(path: Path) -> Checkpoint:
     if path.is_file() or (path / STATE_FILE).is_file():
         return read_checkpoint(path)
     if not path.exists():
-        raise ValueError(f"there is no run {str(path)!r}")
+        raise ValueError(_no_run(path))
     checkpoint = newest_checkpoint(RunFolder(path).checkpoints)
     if checkpoint is None:
         raise ValueError(f"{path} holds no checkpoint (yet); looked in {RunFolder(path).checkpoints}")
@@ -132,7 +133,12 @@ def encoder_path(run: str | Path) -> Path:
             return path / name
     if (path / "recipe.yaml").exists():
         raise ValueError(f"{path} is not complete, so it has no encoder yet; continue it with --resume")
-    raise ValueError(f"there is no run {str(path)!r}" if not path.exists() else f"{path} holds no encoder")
+    raise ValueError(_no_run(path) if not path.exists() else f"{path} holds no encoder")
+
+
+def _no_run(path: Path) -> str:
+    beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    return f"there is no run {str(path)!r}{nearest(path.name, beside)}"
 
 
 def classifier_path(run: str | Path) -> Path:

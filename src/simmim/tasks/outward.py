@@ -131,6 +131,10 @@ def write_huggingface(one: Leaving, out: Path) -> Written:
             f"Hugging Face's Swin has windows of {blueprint.window} tokens in every stage, and the last map of this one is "
             f"{last}x{last}; use --to timm, official or onnx"
         )
+    if blueprint.family == "vit" and blueprint.pooled:
+        raise ValueError(
+            "Hugging Face's ViT classifies by the class token, and this one by the mean of its patches; use --to timm or onnx"
+        )
     masked = one.model is not None and one.decoder is not None and blueprint.family != "beit"
     kind = "MaskedImageModeling" if masked else "ImageClassification" if blueprint.classes else "Model"
     settings = settings_for(blueprint, kind=kind, classes=one.about.classes)

@@ -33,6 +33,8 @@ class Blueprint:
     """SwinV2: the windows that its coordinates are measured in, where they are not its own."""
     per_block: bool = False
     """BEiT: a position bias for every block in the place of a shared one."""
+    absolute: bool = False
+    """BEiT: position embeddings beside the bias."""
     pooled: bool = False
     """Plain transformers: the norm stands behind the mean of the patches (fine-tuned), not before."""
     classes: int = 0
@@ -57,19 +59,23 @@ class Blueprint:
             if self.family == "swin":
                 return SwinConfig(**shape)
             return SwinV2Config(**shape, pretrained_windows=self.pretrained_windows)
-        plain = BeitConfig if self.family == "beit" else ViTConfig
-        return plain(
-            patch_size=self.patch_size, embed_dim=self.embed_dim, depth=self.depths[0], num_heads=self.num_heads[0]
-        )
+        plain: dict[str, Any] = {
+            "patch_size": self.patch_size,
+            "embed_dim": self.embed_dim,
+            "depth": self.depths[0],
+            "num_heads": self.num_heads[0],
+        }
+        if self.family == "vit":
+            return ViTConfig(**plain)
+        bias = "per_block" if self.per_block else "shared"
+        return BeitConfig(**plain, position_bias=bias, absolute_positions=self.absolute, final_norm=not self.pooled)
 
     def arguments(self) -> dict[str, Any]:
         """What timm.create_model is called with for the whole backbone, classifier and all."""
         encoder = self.encoder().architecture(image_size=self.image_size, in_channels=self.channels)
         more: dict[str, Any] = {}
-        if self.family == "beit" and self.per_block:
-            more = {"use_rel_pos_bias": True, "use_shared_rel_pos_bias": False}
         if self.classes or self.pooled:
-            more |= {"num_classes": self.classes}
+            more = {"num_classes": self.classes}
             if self.pooled or self.family in ("swin", "swinv2"):
                 more |= {"global_pool": "avg"}
         return {**encoder.arguments, **more}
@@ -246,6 +252,7 @@ def _one_size(
         image_size=size,
         num_heads=(heads,),
         per_block=own in backbone,
+        absolute=family == "beit" and "pos_embed" in backbone,
         pooled="fc_norm.weight" in backbone,
         classes=_classes(backbone),
         guessed=guessed,

@@ -221,7 +221,7 @@ def _plain_shape(blueprint: Blueprint) -> dict[str, Any]:
     }
     if blueprint.family == "beit":
         shape |= {
-            "use_absolute_position_embeddings": False,
+            "use_absolute_position_embeddings": blueprint.absolute,
             "use_shared_relative_position_bias": not blueprint.per_block,
             "use_relative_position_bias": blueprint.per_block,
             "use_mean_pooling": blueprint.pooled,

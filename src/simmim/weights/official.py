@@ -75,7 +75,9 @@ def _read_settings(pieces: Pieces, settings: Mapping[str, Any]) -> None:
         if isinstance(numbers, list | tuple):
             pieces.hints[word] = tuple(cast("list[float]", numbers))
     normalised = said(settings, "MODEL.SIMMIM.NORM_TARGET.ENABLE")
-    if normalised is not None:
+    if normalised is None and kind is not None:  # microsoft/SimMIM has no such word: its target is the pixels
+        pieces.hints["target_window"] = 0
+    elif normalised is not None:
         side = said(settings, "MODEL.SIMMIM.NORM_TARGET.PATCH_SIZE")
         pieces.hints["target_window"] = int(cast(int, side or 47)) if normalised else 0
     for path, hint in (("DATA.MASK_PATCH_SIZE", "mask_patch"), ("DATA.MASK_RATIO", "ratio")):
@@ -97,7 +99,14 @@ def official_settings(
         "NUM_HEADS": blueprint.num_heads[0] if plain else list(blueprint.num_heads),
         ("DEPTH" if plain else "DEPTHS"): blueprint.depths[0] if plain else list(blueprint.depths),
     }
-    if not plain:
+    if plain:
+        block |= {
+            "USE_APE": blueprint.absolute,
+            "USE_RPB": blueprint.per_block,
+            "USE_SHARED_RPB": not blueprint.per_block,
+            "USE_MEAN_POOLING": blueprint.pooled,
+        }
+    else:
         block["WINDOW_SIZE"] = blueprint.window
     if blueprint.pretrained_windows is not None:
         block["PRETRAINED_WINDOW_SIZES"] = list(blueprint.pretrained_windows)

@@ -24,6 +24,11 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 OFFICIAL_WINDOW = 47
 """Pixels a side of the official SwinV2's normalised target."""
 
+_ADDED = (
+    "absolute_pos_embed",
+    "pos_embed",
+    "position_embeddings",
+)  # one tensor of hundreds, and all else depends on it
 _HEADS = ("head", "classifier", "decoder", "fc", "neck", "lm_head")
 
 
@@ -51,7 +56,7 @@ class Passport:
     @property
     def pretraining(self) -> bool:
         """Whether it is a whole masked image model."""
-        return self.mask_token is not None and bool(self.decoder) and not self.blueprint.per_block
+        return self.mask_token is not None and bool(self.decoder)
 
 
 def read_passport(path: Path, *, wanted: Wanted | None = None, least: float = LEAST_MATCHED) -> Passport:
@@ -82,6 +87,12 @@ def read_passport(path: Path, *, wanted: Wanted | None = None, least: float = LE
             f"{path} ({layout.name} layout, {blueprint.family}): {match.share:.0%} of the tensors match, and {least:.0%} "
             f"are asked for. Missing: {match.names('missing') or 'none'}. Left over: {match.names('left over') or 'none'}. "
             "If that is meant, lower --least"
+        )
+    ignored = [row.theirs for row in match.rows if row.fate == "left over" and row.theirs.endswith(_ADDED)]
+    if ignored and least >= LEAST_MATCHED:
+        raise ValueError(
+            f"{path} ({layout.name} layout, {blueprint.family}): its encoder adds {ignored[0]} to the tokens and the one here "
+            "does not, so it would say something else. If that is meant, lower --least"
         )
     return _adapted(file, layout, pieces, blueprint, match, wanted)
 

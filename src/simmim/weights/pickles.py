@@ -1,10 +1,16 @@
 """Files of tensors that others wrote: torch's (zip and old), safetensors. A pickle in them is read, never run."""
 
 import json
+import pickletools
 import re
+import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,8 +18,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from simmim.config import nearest
 from simmim.tensors import DamagedFile
 
+_IN_A_ROW = 4  # torch's old files: a number, a protocol, the machine, and what was saved
 _CONTAINERS = ("model", "state_dict", "model_state_dict", "module", "model_ema")
 """Under which word programs keep the weights, beside optimizer and counters."""
 
@@ -72,7 +80,8 @@ def read_foreign(path: Path) -> ForeignFile:
         ValueError: where there is nothing, or no tensors in it.
     """
     if not path.exists():
-        raise ValueError(f"there is no file {str(path)!r}")
+        names = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise ValueError(f"there is no file {str(path)!r}{nearest(path.name, names)}")
     folder = path if path.is_dir() else None
     tensors, settings = _read_folder(path) if folder else _read_file(path)
     beside: dict[str, Any] = {}
@@ -130,19 +139,46 @@ def _read_torch(path: Path, start: bytes) -> Any:
     if not start.startswith((b"PK", b"\x80")):
         raise DamagedFile(f"{path} is no file of weights: it is neither torch's nor safetensors")
     try:
-        with torch.serialization.safe_globals(_STUBS):
+        with torch.serialization.safe_globals(_STUBS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle's later protocols, of which is said below what can be done
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's reader raises whatever the broken bytes lead it to
         said = str(error).strip() or type(error).__name__
         wanted = re.search(r"GLOBAL ([\w.]+)", said) or re.search(r"blocklisted module (\w+)", said)
-        if wanted:
+        late = "Unsupported operand" in said
+        name = wanted[1] if wanted else _stranger(path) if late else None
+        if name:
             raise UnsafeFile(
-                f"{path} is refused: its pickle asks for {wanted[1]}, which weights do not need. Nothing of it was run. If "
+                f"{path} is refused: its pickle asks for {name}, which weights do not need. Nothing of it was run. If "
                 "you trust its author, ask for a file of plain weights (safetensors, or torch.save(model.state_dict()))"
+            ) from error
+        if late:
+            raise DamagedFile(
+                f"{path} is written in a protocol of pickle that torch's safe reader does not know; ask for safetensors, or "
+                "for torch.save with its own protocol (2)"
             ) from error
         raise DamagedFile(
             f"{path} cannot be read, it is cut or damaged: {said.splitlines()[0].split('. ')[0][:120]}"
         ) from error
+
+
+def _stranger(path: Path) -> str | None:
+    """The first name in a pickle that weights do not need; its instructions are listed, none is carried out."""
+    pickled = path.read_bytes()
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as file:
+            pickled = next((file.read(name) for name in file.namelist() if name.endswith("data.pkl")), b"")
+    words: list[str] = []
+    with suppress(ValueError):  # a pickle that is cut: torch's reader has said so
+        for code, argument, _ in chain.from_iterable(
+            pickletools.genops(rows) for rows in [BytesIO(pickled)] * _IN_A_ROW
+        ):
+            name = " ".join(words[-2:]) if code.name == "STACK_GLOBAL" else argument if code.name == "GLOBAL" else None
+            if name and not str(name).startswith(("torch", "collections OrderedDict")):
+                return str(name).replace(" ", ".")
+            if isinstance(argument, str):
+                words.append(argument)
+    return None
 
 
 def _unpacked(value: Any) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
