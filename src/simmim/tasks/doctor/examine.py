@@ -84,25 +84,20 @@ def examine(
         recipe: the name of a built-in recipe, or a YAML file; one is chosen if not given.
         settings: what differs from the recipe, words such as "data.invalid=black".
         write: where a recipe that fits is written, a YAML file.
-        samples: images looked at; fewer where that takes more than 10 seconds.
-        seed: chooses them.
+        samples: images looked at, chosen by `seed`; fewer where that takes more than 10 seconds.
         trial: whether a step of the recipe is tried here.
 
-    Raises:
-        ValueError: where there are no images at all, or the recipe is none for pre-training.
+    Raises `ValueError` where there are no images at all, or the recipe is none for pre-training.
     """
+    _check(samples, write)
     begin = time.monotonic()
-    if samples < 1:
-        raise ValueError(f"samples is {samples}; at least 1 image has to be looked at, and 1024 are a good number")
-    if write is not None and Path(write).is_dir():
-        raise ValueError(f"{write} is a folder; --write takes a file, such as {Path(write) / 'my.yaml'}")
     with Bar() as stages:
         stages.enter("finding the images")
         config = _resolved(recipe or _ANY_RECIPE, settings, data)
         source = open_images(config.data)
         stages.enter("looking at a sample", seconds=_LOOKING_SECONDS)
         sampled = look_at(source, config.data, samples=samples, seed=seed, seconds=_LOOKING_SECONDS, tell=stages.tell)
-        name, why = (str(recipe), "") if recipe is not None else choose_recipe(sampled)
+        name, why = choose_recipe(sampled) if recipe is None else (str(recipe), "")
         config = _resolved(name, settings, data)
         problems = problems_of_images(source, sampled, data=config.data)
         stages.enter("measuring mean and std", seconds=_MEASURING_SECONDS)
@@ -111,13 +106,12 @@ def examine(
         stages.enter("trying a step of the recipe", seconds=trying)
         fit, advised, notes = Fit(), None, list[str]()
         if measured is not None:
-            bad = share_stepped_over(source, sampled, channels=measured.channels)
-            fitted, notes = fit_sizes(config, sampled, measured, bad=bad)
+            fitted, notes = _fit_sizes(config, source, sampled, measured)
             config = fitted if recipe is None else config
             fit = examine_recipe(config, source, sampled, _of_recipe(config, measured), seconds=trying)
             advised, notes[len(notes) :] = _fit_machine(fitted, fit, source)
     _write(advised, write)
-    problems = by_weight([*problems, *trouble, *fit.problems])
+    problems += [*trouble, *fit.problems]
     return Examination(
         **_seen(source, sampled),
         data=str(data),
@@ -127,12 +121,26 @@ def examine(
         recipe=name,
         why=why,
         fit=fit,
-        problems=problems,
+        problems=by_weight(problems),
         advised=advised,
         notes=notes,
         command=_command(data, name, settings, write, problems),
         seconds=time.monotonic() - begin,
     )
+
+
+def _check(samples: int, write: str | Path | None) -> None:
+    if samples < 1:
+        raise ValueError(f"samples is {samples}; at least 1 image has to be looked at, and 1024 are a good number")
+    if write is not None and Path(write).is_dir():
+        raise ValueError(f"{write} is a folder; --write takes a file, such as {Path(write) / 'my.yaml'}")
+
+
+def _fit_sizes(
+    config: PretrainConfig, source: Source, sampled: Sampled, measured: Statistics
+) -> tuple[PretrainConfig, list[str]]:
+    bad = share_stepped_over(source, sampled, channels=measured.channels)
+    return fit_sizes(config, sampled, measured, bad=bad)
 
 
 def _fit_machine(config: PretrainConfig, fit: Fit, source: Source) -> tuple[PretrainConfig, list[str]]:
