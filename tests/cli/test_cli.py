@@ -136,6 +136,9 @@ def test_several_wrong_settings_are_all_named_at_once(tmp_path: Path) -> None:
         (("explain", "masking.ratoi"), "masking.ratio"),
         (("reconstruct", "nothing", "a.png", "--out", "out"), "nothing"),
         (("probe", "nothing", "--data", "digits"), "nothing"),
+        (("doctor", "digits", "--samples", "0"), "samples is 0"),
+        (("doctor", "digits", "--write", "."), "takes a file, such as my.yaml"),
+        (("avgdist", "--picture", "/dev/null/plan.png"), ".part: not a directory"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

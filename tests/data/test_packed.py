@@ -265,3 +265,14 @@ def test_tables_without_images_or_labels_say_what_they_have(images: Path, tmp_pa
         source.open(1)
     with pytest.raises(ValueError, match="no column of labels; it has photo"):
         open_source(tmp_path, labelled=True)
+
+
+def test_a_data_set_in_parts_asks_for_one_of_them(images: Path, tmp_path: Path) -> None:
+    import datasets
+
+    table = datasets.Dataset.from_dict({"image": [_files(images)[0].read_bytes()]})
+    datasets.DatasetDict({"train": table, "test": table}).save_to_disk(tmp_path / "parts")
+    with pytest.raises(ValueError, match=r"is divided into splits; choose one with data.split: train"):
+        open_source(tmp_path / "parts")
+    with pytest.raises(ValueError, match=r"no split 'trian'; .*did you mean 'train'"):
+        open_source(tmp_path / "parts", split="trian")

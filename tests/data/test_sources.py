@@ -199,7 +199,9 @@ def test_what_cannot_be_opened_says_what_can(folder: Path) -> None:
     (folder.parent / "texts").mkdir()
     for name in ("1.txt", "2.txt", "README"):
         (folder.parent / "texts" / name).touch()
-    with pytest.raises(ValueError, match=r"holds no image; looked for \.jpg.*found 2 x \.txt, 1 x no suffix"):
+    with pytest.raises(
+        ValueError, match=r"holds no image; looked for \.jpg.*found 2 x \.txt, 1 x no suffix; .*give DICOM .*\.dcm"
+    ):
         open_source(folder.parent / "texts")
 
 

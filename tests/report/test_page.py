@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-from report.made_up import made_up_facts, made_up_pictures
-from simmim.report import StepPicture, write_page
+from report.made_up import FILLINGS, made_up_facts, made_up_pictures, made_up_rows
+from simmim.report import StepPicture, write_comparison, write_page
 from simmim.report.charts import MOST_POINTS, Curve, draw_chart, thin_out
 from simmim.report.embed import MOST_STEPS, pack_pictures
 from simmim.report.pictures import take_apart
@@ -83,3 +83,23 @@ def test_a_run_without_any_report_has_a_page(tmp_path: Path) -> None:
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "There is no report yet." in text
     assert "step 0 of 400" in text
+
+
+def test_a_run_whose_fillings_are_perfect_has_a_page(tmp_path: Path) -> None:
+    """Images of one colour each are filled without an error; nothing can be said in per cent of that."""
+    perfect = dict.fromkeys(FILLINGS, 0.0)
+    write_page(tmp_path / "report.html", made_up_facts(made_up_rows(**perfect)))
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "loss, fixed images" in text
+    assert "against the best filling" not in text
+
+
+def test_commands_are_shown_without_the_place_where_the_program_lay(tmp_path: Path) -> None:
+    derived = {"environment": {"command": "/opt/somewhere/bin/simmim pretrain tiny --data digits"}}
+    facts = made_up_facts(derived=derived)
+    write_page(tmp_path / "one.html", facts)
+    write_comparison(tmp_path / "two.html", [facts, made_up_facts(name="second")])
+    for name in ("one.html", "two.html"):
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        assert "simmim pretrain tiny --data digits" in text
+        assert "/opt/somewhere" not in text

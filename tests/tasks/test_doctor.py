@@ -2,12 +2,16 @@
 
 import io
 import json
+import shlex
 import subprocess
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tifffile
 from PIL import Image
@@ -17,6 +21,7 @@ from simmim.config import load, read_yaml
 from simmim.data import DataConfig, Statistics, open_source
 from simmim.tasks.doctor.copies import near_copies
 from simmim.tasks.doctor.examine import Examination, examine
+from simmim.tasks.doctor.problem import BREAKS, COSTS
 from simmim.tasks.doctor.recipe import advised_epochs
 from simmim.tasks.doctor.sample import choose, look_at
 from simmim.tasks.doctor.tell import tell
@@ -275,3 +280,62 @@ def test_a_sample_is_spread_and_holds_neighbours() -> None:
 @pytest.mark.parametrize(("images", "epochs"), [(1_280_000, 100), (128_000, 1000), (500, 2000), (14_000_000, 9)])
 def test_the_rule_of_thumb_for_epochs(images: int, epochs: int) -> None:
     assert advised_epochs(images) == epochs
+
+
+def test_kinds_of_bad_files_count_together_and_what_is_advised_runs(tmp_path: Path) -> None:
+    """Each kind alone is within data.bad_share, all of them are not: a run would stop, and the doctor says so."""
+    root = folder_of_pictures(tmp_path / "images", 36)
+    (root / "empty.png").touch()
+    (root / "text.png").write_text("this is no picture")
+    np.save(root / "bands.npy", np.random.default_rng(0).integers(0, 255, (100, 150, 5), dtype=np.uint8))
+    (root / "cut.png").write_bytes((root / "0000.png").read_bytes()[:500])
+    found = examine(root, "tiny", write=tmp_path / "my.yaml", trial=False)
+    problems = {problem.name: problem for problem in found.problems}
+    assert {problems[name].weight for name in ("empty", "not an image", "damaged", "channels")} == {BREAKS}
+    assert "7.5%" in problems["empty"].cure  # 3 of 40
+    assert found.advised is not None
+    assert found.advised.data.bad_share > 4 / 40
+    words = [
+        "schedule.duration=4 steps",
+        "schedule.warmup=1 steps",
+        "machine.workers=0",
+        "output.evaluate_every=4 steps",
+    ]
+    complete("pretrain", str(tmp_path / "my.yaml"), "--data", str(root), "--out", str(tmp_path / "run"), *words)
+    milder = examine(root, "tiny", ["data.bad_share=0.2"], trial=False)
+    assert {problem.weight for problem in milder.problems if problem.name in ("empty", "damaged")} == {COSTS}
+
+
+def test_the_command_at_the_end_is_one_that_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch larger than the set breaks `tiny`, so the recipe that fits is written first."""
+    root = folder_of_pictures(tmp_path / "images", 6)
+    found = examine(root, "tiny", trial=False)
+    assert BREAKS in {problem.weight for problem in found.problems}
+    first, second = found.command.split(" && ")
+    assert "--write my.yaml" in first
+    assert second.startswith("simmim pretrain my.yaml")
+    monkeypatch.chdir(tmp_path)
+    complete(*shlex.split(first)[1:], "--no-trial")
+    complete(*shlex.split(second)[1:], "schedule.duration=2 steps", "schedule.warmup=1 steps")
+
+
+def test_where_nothing_can_be_read_no_recipe_is_promised(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.png").write_text("this is no picture")
+    tell(examine(tmp_path, write=tmp_path / "my.yaml", trial=False), written=str(tmp_path / "my.yaml"))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "No recipe fits" in said
+    assert "simmim pretrain" not in said
+    assert not (tmp_path / "my.yaml").exists()
+
+
+def test_formats_are_those_of_the_content_also_in_a_table_and_an_archive(tmp_path: Path) -> None:
+    root = folder_of_pictures(tmp_path / "images", 4)
+    content = [path.read_bytes() for path in sorted(root.iterdir())]
+    pq.write_table(pa.table({"image": content}), tmp_path / "rows.parquet")
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        for number, data in enumerate(content):
+            archive.writestr(f"{number}.jpg", data)
+    assert examine(tmp_path / "rows.parquet", "tiny", trial=False).formats == {"PNG": 4}
+    packed = examine(tmp_path / "images.zip", "tiny", trial=False)
+    assert packed.formats == {"PNG": 4}
+    assert "misnamed" in {problem.name for problem in packed.problems}

@@ -54,6 +54,10 @@ def main(run: Callable[[], object] = app) -> None:
         if getattr(error, "__notes__", ()):  # another process of the run says it
             sys.exit(2)
         _fail(str(error), code=2)
+    except (PermissionError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename2 or error.filename}: {(error.strerror or 'cannot be used').lower()}", code=2)
     except Exception as error:
         from simmim.engine.interruption import Interrupted
 

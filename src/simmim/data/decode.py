@@ -1,5 +1,6 @@
 """Open an image file of any known format, recognised by its content."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from simmim.data.array import open_numpy, open_tiff
@@ -32,6 +33,7 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NUMPY = b"\x93NUMPY"
 _DICOM, _PREAMBLE = b"DICM", 128
 _HEAD = _PREAMBLE + len(_DICOM)
+_ARRAYS = {"NPY": open_numpy, "TIFF": open_tiff, "DICOM": open_dicom}
 
 
 def open_image(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFile:
@@ -45,16 +47,11 @@ def open_image(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS) -> I
     """
     source = Path(source) if isinstance(source, str) else source
     with unreadable_on_failure():
-        head = source[:_HEAD] if isinstance(source, bytes) else _head(source)
-        if head.startswith(_NUMPY):
-            return open_numpy(source, max_pixels=max_pixels)
-        if head.startswith(_TIFF):
-            return open_tiff(source, max_pixels=max_pixels)
-        if head[_PREAMBLE:] == _DICOM:
-            return open_dicom(source, max_pixels=max_pixels)
-        kind = _pillow_format(head)
+        kind = _format(source[:_HEAD] if isinstance(source, bytes) else _head(source))
+        if kind in _ARRAYS:
+            return replace(_ARRAYS[kind](source, max_pixels=max_pixels), format=kind)
         data = source if isinstance(source, bytes) else source.read_bytes()
-        return open_photo(data, kind=kind, max_pixels=max_pixels)
+        return replace(open_photo(data, kind=kind, max_pixels=max_pixels), format=kind)
 
 
 def _head(path: Path) -> bytes:
@@ -62,9 +59,15 @@ def _head(path: Path) -> bytes:
         return file.read(_HEAD)
 
 
-def _pillow_format(head: bytes) -> str:
+def _format(head: bytes) -> str:
     if not head:
         raise UnreadableImage("is empty")
+    if head.startswith(_NUMPY):
+        return "NPY"
+    if head.startswith(_TIFF):
+        return "TIFF"
+    if head[_PREAMBLE:] == _DICOM:
+        return "DICOM"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
     for magic, kind in _PILLOW.items():

@@ -74,7 +74,8 @@ def _named(root: Path, problems: dict[str, str]) -> dict[str, str]:
 def _nothing_found(root: Path, index: FolderIndex) -> str:
     found = [f"{path}, which {reason}" for path, reason in list(index.problems.items())[:1]]
     found += [f"{count} x {suffix}" for suffix, count in list(index.others.items())[:5]]
+    bare = "; images are known by the ends of their names, so give DICOM files without one the end .dcm"
     return (
         f"{root} holds no image; looked for .jpg .png .webp .tif .bmp .gif .npy .dcm at any depth, "
-        f"found {', '.join(found) or 'no files at all'}"
+        f"found {', '.join(found) or 'no files at all'}{bare if 'no suffix' in index.others else ''}"
     )

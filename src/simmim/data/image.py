@@ -89,6 +89,8 @@ class ImageFile:
     """Whether the last channel is transparency; the channels of an array or of a satellite are not."""
     stack: "Callable[[], Stack] | None" = None
     """Looks for further pages, of which this image is the first; None in a file that can have no others."""
+    format: str = ""
+    """How the file is written by its content, such as JPEG; empty where several files are one image."""
 
     @property
     def colours(self) -> int:

@@ -143,7 +143,10 @@ def _saved_part(path: Path, split: str | None) -> Path:
     part = None if split is None else words.get(split, parts.get(split))
     if part is None:
         allowed = ", ".join({**words, **parts}) or "none, it is one piece"
-        raise ValueError(f"{path} has no split {split!r}; choose one with data.split: {allowed}")
+        said = f"has no split {split!r}" if split is not None else "is divided into splits"
+        raise ValueError(
+            f"{path} {said}; choose one with data.split: {allowed}{nearest(split or '', [*words, *parts])}"
+        )
     return part
 
 

@@ -95,6 +95,7 @@ def write_comparison(path: Path, runs: Sequence[RunFacts]) -> None:
         settings=_differing_settings(runs),
         charts=charts,
         runs=runs,
+        commands=[_environment(facts).get("command", "") for facts in runs],
     )
     write_text_atomically(path, page)
 
@@ -170,7 +171,7 @@ def _tiles(facts: RunFacts) -> Iterator[Tile]:
     fixed, best = facts.newest("fixed_loss"), best_filling(facts)
     if fixed is not None:
         yield Tile("loss, fixed images", f"{fixed:.4f}")
-        if best is not None:
+        if best is not None and best[1] > 0:  # images of one colour are filled without an error
             yield Tile("against the best filling", f"{(fixed - best[1]) / best[1]:+.0%}", filling_words(best[0]))
     for metric, name, unit in (
         ("accuracy", "accuracy", "{:.1%}"),

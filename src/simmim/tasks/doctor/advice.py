@@ -10,7 +10,9 @@ import torch
 from simmim.config import load, merge, to_tree
 from simmim.data import Statistics, splits_of
 from simmim.tasks.avgdist import Setting, measure_setting
+from simmim.tasks.doctor.images import share_to_allow
 from simmim.tasks.doctor.machine import cores
+from simmim.tasks.doctor.problem import counted
 from simmim.tasks.doctor.recipe import Fit
 from simmim.tasks.doctor.sample import Sampled
 from simmim.tasks.pretrain import PretrainConfig, build_model
@@ -36,8 +38,13 @@ def _typical_side(sampled: Sampled) -> int:
     return int(numbers.median(min(look.height, look.width) for look in sampled.looks)) if sampled.looks else 0
 
 
-def fit_sizes(config: PretrainConfig, sampled: Sampled, measured: Statistics) -> tuple[PretrainConfig, list[str]]:
-    """The recipe with statistics, image size and masks that the data ask for, and what was changed and why."""
+def fit_sizes(
+    config: PretrainConfig, sampled: Sampled, measured: Statistics, *, bad: float = 0.0
+) -> tuple[PretrainConfig, list[str]]:
+    """The recipe with statistics, image size and masks that the data ask for, and what was changed and why.
+
+    `bad` is the share of the files that the run steps over.
+    """
     split = {"split": "train"} if config.data.split is None and splits_of(config.data.source or "") else {}
     data: dict[str, Any] = {
         **split,
@@ -45,7 +52,12 @@ def fit_sizes(config: PretrainConfig, sampled: Sampled, measured: Statistics) ->
         "mean": list(measured.mean),
         "std": list(measured.std),
     }
-    notes = [f"data: {measured.channels} channels, mean and std measured on {measured.measured_on} images"]
+    notes = [f"data: channels={measured.channels}, mean and std measured on {counted(measured.measured_on, 'image')}"]
+    if bad > config.data.bad_share:
+        data["bad_share"] = share_to_allow(bad)
+        notes.append(
+            f"data.bad_share={data['bad_share']:g}: {bad:.1%} of the files cannot be used and are stepped over"
+        )
     small = min(config.data.image_size)
     if 0 < (side := _typical_side(sampled)) < small:
         wanted: Size = (side, side)
@@ -106,7 +118,7 @@ def fit_machine(config: PretrainConfig, fit: Fit, *, images: int, free: float) -
     notes: list[str] = []
     batch = min(config.batch, max(2 ** int(math.log2(max(images / _FEWEST_STEPS, 1))), min(16, images)))
     if batch != config.batch:
-        notes.append(f"batch={batch}: at least {_FEWEST_STEPS} steps an epoch of {images} images")
+        notes.append(f"batch={batch}: an epoch of {counted(images, 'image')} is {counted(images // batch, 'step')}")
     micro = min(config.machine.micro_batch or config.batch, batch)
     trial = fit.trial
     while trial.images_per_second and trial.memory(micro) > 0.8 * free and micro > 1:

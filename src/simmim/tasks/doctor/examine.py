@@ -15,7 +15,7 @@ from simmim.engine.bar import Bar
 from simmim.files import write_text_atomically
 from simmim.tasks.catalogue import resolve
 from simmim.tasks.doctor.advice import choose_recipe, fit_machine, fit_sizes
-from simmim.tasks.doctor.images import problems_of_images
+from simmim.tasks.doctor.images import problems_of_images, share_stepped_over
 from simmim.tasks.doctor.machine import cores, device_name, free_bytes
 from simmim.tasks.doctor.problem import BREAKS, Problem, by_weight
 from simmim.tasks.doctor.recipe import Fit, examine_recipe
@@ -84,13 +84,12 @@ def examine(
         recipe: the name of a built-in recipe, or a YAML file; one is chosen if not given.
         settings: what differs from the recipe, words such as "data.invalid=black".
         write: where a recipe that fits is written, a YAML file.
-        samples: images looked at; fewer where that takes more than 10 seconds.
-        seed: chooses them.
+        samples: images looked at, chosen by `seed`; fewer where that takes more than 10 seconds.
         trial: whether a step of the recipe is tried here.
 
-    Raises:
-        ValueError: where there are no images at all, or the recipe is none for pre-training.
+    Raises `ValueError` where there are no images at all, or the recipe is none for pre-training.
     """
+    _check(samples, write)
     begin = time.monotonic()
     with Bar() as stages:
         stages.enter("finding the images")
@@ -98,20 +97,21 @@ def examine(
         source = open_images(config.data)
         stages.enter("looking at a sample", seconds=_LOOKING_SECONDS)
         sampled = look_at(source, config.data, samples=samples, seed=seed, seconds=_LOOKING_SECONDS, tell=stages.tell)
-        name, why = (str(recipe), "") if recipe is not None else choose_recipe(sampled)
+        name, why = choose_recipe(sampled) if recipe is None else (str(recipe), "")
         config = _resolved(name, settings, data)
-        problems = problems_of_images(source, sampled, data=str(data), split=config.data.split)
+        problems = problems_of_images(source, sampled, data=config.data)
         stages.enter("measuring mean and std", seconds=_MEASURING_SECONDS)
         measured, trouble = _measured(source, config, sampled, seed)
         trying = _time_to_try(time.monotonic() - begin) if trial else 0.0
         stages.enter("trying a step of the recipe", seconds=trying)
         fit, advised, notes = Fit(), None, list[str]()
         if measured is not None:
-            fitted, notes = fit_sizes(config, sampled, measured)
+            fitted, notes = _fit_sizes(config, source, sampled, measured)
             config = fitted if recipe is None else config
             fit = examine_recipe(config, source, sampled, _of_recipe(config, measured), seconds=trying)
             advised, notes[len(notes) :] = _fit_machine(fitted, fit, source)
     _write(advised, write)
+    problems += [*trouble, *fit.problems]
     return Examination(
         **_seen(source, sampled),
         data=str(data),
@@ -121,12 +121,26 @@ def examine(
         recipe=name,
         why=why,
         fit=fit,
-        problems=by_weight([*problems, *trouble, *fit.problems]),
+        problems=by_weight(problems),
         advised=advised,
         notes=notes,
-        command=_command(data, [name, *settings] if write is None else [str(write)]),
+        command=_command(data, name, settings, write, problems),
         seconds=time.monotonic() - begin,
     )
+
+
+def _check(samples: int, write: str | Path | None) -> None:
+    if samples < 1:
+        raise ValueError(f"samples is {samples}; at least 1 image has to be looked at, and 1024 are a good number")
+    if write is not None and Path(write).is_dir():
+        raise ValueError(f"{write} is a folder; --write takes a file, such as {Path(write) / 'my.yaml'}")
+
+
+def _fit_sizes(
+    config: PretrainConfig, source: Source, sampled: Sampled, measured: Statistics
+) -> tuple[PretrainConfig, list[str]]:
+    bad = share_stepped_over(source, sampled, channels=measured.channels)
+    return fit_sizes(config, sampled, measured, bad=bad)
 
 
 def _fit_machine(config: PretrainConfig, fit: Fit, source: Source) -> tuple[PretrainConfig, list[str]]:
@@ -139,8 +153,15 @@ def _time_to_try(spent: float) -> float:
     return min(max(_WHOLE_SECONDS - _READING_SECONDS - spent, _SHORTEST_TRIAL), _LONGEST_TRIAL)
 
 
-def _command(data: str | Path, recipe: Sequence[str]) -> str:
-    return shlex.join(["simmim", "pretrain", *recipe, "--data", str(data), "--out", "runs/first"])
+def _command(
+    data: str | Path, recipe: str, settings: Sequence[str], write: str | Path | None, problems: Sequence[Problem]
+) -> str:
+    """What to type next; where the recipe as it stands would break, its fitting form is written first."""
+    words, first = [recipe, *settings] if write is None else [str(write)], ""
+    if write is None and any(problem.weight == BREAKS for problem in problems):
+        first = shlex.join(["simmim", "doctor", str(data), *words, "--write", "my.yaml"]) + " && "
+        words = ["my.yaml"]
+    return first + shlex.join(["simmim", "pretrain", *words, "--data", str(data), "--out", "runs/first"])
 
 
 def _resolved(recipe: str | Path, settings: Sequence[str], data: str | Path) -> PretrainConfig:

@@ -1,10 +1,11 @@
 """What is wrong with the images themselves, whatever the recipe."""
 
+import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-from simmim.data import Source, splits_of
+from simmim.data import DataConfig, Source, splits_of
 from simmim.tasks.doctor.copies import exact_copies, near_copies
 from simmim.tasks.doctor.folder import pictures_left_out
 from simmim.tasks.doctor.problem import BREAKS, COSTS, NOTE, SPOILS, Problem
@@ -86,14 +87,14 @@ _SIGNS: tuple[_Sign, ...] = (
 )
 
 
-def problems_of_images(source: Source, sampled: Sampled, *, data: str, split: str | None) -> list[Problem]:
+def problems_of_images(source: Source, sampled: Sampled, *, data: DataConfig) -> list[Problem]:
     """Everything the index, the folder and the sample show."""
     looks = sampled.looks
-    found = [*_unreadable(source, sampled), *_of_folder(data, split)]
+    found = [*_unreadable(source, sampled, allowed=data.bad_share), *_of_folder(data.source or "", data.split)]
     for name, weight, applies, said, cure in _SIGNS:
         if hit := [look.name for look in looks if applies(look)]:
             found.append(Problem(name, weight, f"{_share(len(hit), sampled)} {said}", cure, tuple(hit[:_SHOWN])))
-    return [*found, *_mixed(looks), *_copied(sampled)]
+    return [*found, *_mixed(source, sampled, data), *_copied(sampled)]
 
 
 def _share(count: int, sampled: Sampled) -> str:
@@ -110,7 +111,24 @@ _REASONS = (
 )
 
 
-def _unreadable(source: Source, sampled: Sampled) -> list[Problem]:
+def share_stepped_over(source: Source, sampled: Sampled, *, channels: int | None = None) -> float:
+    """Share of all files that a run steps over: those that cannot be read, and those that do not go with its channels.
+
+    What the index knows is counted over all files, what decoding shows over the sample.
+    """
+    bad = len(sampled.failures.keys() - source.problems.keys())
+    if channels is not None:
+        bad += sum(look.colours != channels and not {look.colours, channels} <= {1, 3} for look in sampled.looks)
+    known = len(source.problems) / max(source.listed, 1)
+    return known + (1 - known) * bad / max(sampled.asked, 1)
+
+
+def share_to_allow(share: float) -> float:
+    """The data.bad_share with which a run of such a set goes on, with some room for what the sample did not show."""
+    return min(1.0, math.ceil(share * 150) / 100)
+
+
+def _unreadable(source: Source, sampled: Sampled, *, allowed: float) -> list[Problem]:
     groups: dict[str, list[str]] = {}
     reasons: dict[str, str] = {}
     for path, reason in {**source.problems, **sampled.failures}.items():
@@ -118,18 +136,22 @@ def _unreadable(source: Source, sampled: Sampled) -> list[Problem]:
         groups.setdefault(kind, []).append(path)
         reasons.setdefault(kind, reason)
     known = {kind: sum(path in source.problems for path in paths) for kind, paths in groups.items()}
-    found: list[Problem] = []
+    found, together = list[Problem](), share_stepped_over(source, sampled)
+    breaks = together > allowed
     for kind, paths in groups.items():
         seen = len(paths) - known[kind]
         # What the index knows is counted over all files, what decoding shows over the sample.
         share = max(known[kind] / max(source.listed, 1), seen / max(sampled.asked, 1))
         of = f"of {source.listed} files" if known[kind] else f"of {sampled.asked} files looked at"
         cure = "remove them or copy them again; a run steps over them" + (
-            f", up to data.bad_share=0.05; here set data.bad_share={min(1.0, share * 1.5):.2f}" if share > 0.05 else ""
+            f", up to data.bad_share={allowed:g}; of all files {together:.1%} are bad, so set "
+            f"data.bad_share={share_to_allow(together):g}"
+            if breaks
+            else ""
         )
         if kind == "not finite":
             cure = "set data.invalid=nan if NaN marks what is empty; otherwise " + cure
-        weight = BREAKS if share > 0.05 else COSTS
+        weight = BREAKS if breaks else COSTS
         said = f"{len(paths)} {of} ({share:.1%}) cannot be read; the first {reasons[kind]}"
         found.append(Problem(kind, weight, said, cure, tuple(paths[:_SHOWN])))
     return found
@@ -149,14 +171,18 @@ def _of_folder(data: str, split: str | None) -> list[Problem]:
     return found
 
 
-def _mixed(looks: Sequence[Look]) -> list[Problem]:
+def _mixed(source: Source, sampled: Sampled, data: DataConfig) -> list[Problem]:
+    looks = sampled.looks
     channels, depths = Counter(look.colours for look in looks), Counter(look.depth for look in looks)
     found: list[Problem] = []
     if len(channels) > 1:
         said = "the images differ in their channels: " + _counted(channels)
         mild = set(channels) == {1, 3}
         cure = "grey is repeated to 3 channels; set data.channels=1 to train on grey alone"
-        hard = f"set data.channels={channels.most_common(1)[0][0]}; the others are stepped over, or part the folder"
+        often = channels.most_common(1)[0][0]
+        over = share_stepped_over(source, sampled, channels=often)
+        words = f"data.channels={often}" + (f" data.bad_share={share_to_allow(over):g}" * (over > data.bad_share))
+        hard = f"part the folder; or set {words}, and the others are stepped over"
         rare = [next(look.name for look in looks if look.colours == count) for count in channels]
         found.append(Problem("channels", NOTE if mild else BREAKS, said, cure if mild else hard, tuple(rare)))
     if len(depths) > 1:

@@ -21,6 +21,11 @@ class Problem(NamedTuple):
     """Some of the files."""
 
 
+def counted(count: int, what: str) -> str:
+    """A number of things: 1 image, 2 images."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def by_weight(problems: list[Problem]) -> list[Problem]:
     """The heaviest first; what was found earlier stays in front of its equals."""
     return sorted(problems, key=lambda problem: -problem.weight)

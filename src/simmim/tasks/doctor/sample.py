@@ -20,17 +20,14 @@ from simmim.seeds import stream
 
 _LOOKED_AT = 256  # pixels a side at which pixels are judged
 _DARK = 0.02  # of the brightest value: what counts as black
-_KINDS = {"JPEG": "jpeg jpg jpe jfif", "PNG": "png", "WEBP": "webp", "TIFF": "tif tiff", "BMP": "bmp dib", "GIF": "gif"}
-_MAGIC = {
-    b"\xff\xd8\xff": "JPEG",
-    b"\x89PNG": "PNG",
-    b"RIFF": "WEBP",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-    b"BM": "BMP",
-    b"GIF8": "GIF",
-    b"\x93NUMPY": "NPY",
-}
+_KINDS = {
+    "JPEG": "jpeg jpg jpe jfif",
+    "PNG": "png",
+    "WEBP": "webp",
+    "TIFF": "tif tiff",
+    "BMP": "bmp dib",
+    "GIF": "gif",
+} | {"DICOM": "dcm dicom"}
 
 
 @dataclass(frozen=True)
@@ -116,7 +113,7 @@ def look_at(
 
 def _look(name: str, image: ImageFile, invalid: Invalid | None) -> Look:
     file = Path(name.partition(", page ")[0])
-    kind, mode = _written(file)
+    kind = image.format
     shrink = min(1.0, _LOOKED_AT / max(image.height, image.width))
     size = max(1, round(image.height * shrink)), max(1, round(image.width * shrink))
     pixels, valid = (image.pixels(size), None) if invalid is None else pixels_and_valid(image, size, invalid=invalid)
@@ -130,7 +127,7 @@ def _look(name: str, image: ImageFile, invalid: Invalid | None) -> Look:
         name=name,
         format=kind or suffix.removeprefix(".").upper(),
         named_right=not (kind and suffix in SUFFIXES) or suffix[1:] in _KINDS.get(kind, kind.lower()).split(),
-        mode=mode,
+        mode=_mode(file, kind),
         height=image.height,
         width=image.width,
         colours=image.colours,
@@ -146,17 +143,12 @@ def _look(name: str, image: ImageFile, invalid: Invalid | None) -> Look:
     )
 
 
-def _written(path: Path) -> tuple[str, str]:
-    """Format and Pillow's mode of a file of its own; empty for what lies in an archive or in memory."""
-    if not path.is_file():
-        return "", ""
-    with path.open("rb") as file:
-        head = file.read(16)
-    kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), "")
-    if kind in ("", "NPY", "TIFF"):
-        return kind, ""
+def _mode(path: Path, kind: str) -> str:
+    """Pillow's mode of a file of its own; empty for what lies in an archive or in memory, or is an array."""
+    if kind in ("", "NPY", "TIFF", "DICOM") or not path.is_file():
+        return ""
     with Image.open(path) as image:  # the header alone
-        return kind, image.mode
+        return image.mode
 
 
 def _border(values: Tensor) -> float:

@@ -7,7 +7,7 @@ from rich.text import Text
 from simmim.engine.progress import duration_text
 from simmim.report import print_table
 from simmim.tasks.doctor.examine import Examination
-from simmim.tasks.doctor.problem import WORDS
+from simmim.tasks.doctor.problem import WORDS, counted
 from simmim.tasks.doctor.trial import Trial
 
 _GIB = 1024**3
@@ -25,14 +25,21 @@ def tell(found: Examination, *, written: str | None = None) -> None:
     print()
     _problems(found)
     print()
+    _recipe(found, written)
+    print()
+    _say(f"Looked for {duration_text(found.seconds)}. Next:")
+    print(f"  {found.command}" if found.advised is not None else "  copy the files again, and give this command again")
+
+
+def _recipe(found: Examination, written: str | None) -> None:
+    if found.advised is None:
+        _say("No recipe fits: no image could be read" + (f", and {written} is not written." if written else "."))
+        return
     _say("A recipe that fits" + (f", written to {written}:" if written else ":"), style="bold")
     for note in found.notes:
         _say(f"- {note}", indent=2)
     if written is None:
         _say("write it with --write my.yaml", indent=2)
-    print()
-    _say(f"Looked for {duration_text(found.seconds)}. Next:")
-    print(f"  {found.command}")
 
 
 def _of_data(found: Examination) -> list[tuple[str, str]]:
@@ -47,7 +54,9 @@ def _of_data(found: Examination) -> list[tuple[str, str]]:
     if found.statistics is not None:
         rows.append(("mean", ", ".join(f"{number:.3f}" for number in found.statistics.mean)))
         rows.append(("std", ", ".join(f"{number:.3f}" for number in found.statistics.std)))
-        rows.append(("measured on", f"{found.statistics.measured_on} images, 8-bit values divided by 255"))
+        rows.append(
+            ("measured on", f"{counted(found.statistics.measured_on, 'image')}; 8 bits divided by 255, 16 by 65535")
+        )
     return rows
 
 
@@ -62,10 +71,13 @@ def _of_fit(found: Examination) -> list[tuple[str, str]]:
         rows.append(("reading", f"{fit.decoded_per_second:.0f} images/s a core"))
     if trial.images_tried:
         whole = trial.images_tried == trial.micro_batch
-        how = "measured" if whole else f"from steps of up to {_images(trial.images_tried)}"
-        rows.append(("memory", f"{trial.memory_bytes / _GIB:.2f} GiB at {_images(trial.micro_batch)}, {how}"))
+        how = "measured" if whole else f"from steps of up to {counted(trial.images_tried, 'image')}"
+        rows.append(("memory", f"{trial.memory_bytes / _GIB:.2f} GiB at {counted(trial.micro_batch, 'image')}, {how}"))
         rows.append(
-            ("network", f"{trial.images_per_second:.3g} images/s in {trial.measured_in}, {_images(trial.images_tried)}")
+            (
+                "network",
+                f"{trial.images_per_second:.3g} images/s in {trial.measured_in}, {counted(trial.images_tried, 'image')}",
+            )
         )
     if trial.images_tried or trial.refused:
         rows.append(("precision, speed", _of_formats(trial)))
@@ -76,10 +88,6 @@ def _of_fit(found: Examination) -> list[tuple[str, str]]:
     if fit.advised_epochs:
         rows.append(("the data ask for", f"{fit.advised_epochs} epochs (rule of thumb)"))
     return rows
-
-
-def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count} images"
 
 
 def _of_formats(trial: Trial) -> str:
