@@ -199,6 +199,8 @@ def test_a_kind_that_the_base_implies_is_the_same_kind(tmp_path: Path) -> None:
 
 
 def test_the_nearest_recipe_is_suggested() -> None:
+    with pytest.raises(RecipeError, match=r"there is no recipe 'tyni'; did you mean 'tiny'"):
+        read_recipe("tyni")
     with pytest.raises(RecipeError, match=r"there is no recipe 'tini'; did you mean 'tiny'\?.*swin_base_192px_100ep"):
         read_recipe("tini")
 

@@ -312,21 +312,27 @@ def _inner(model: type[Settings] | None, name: str, value: object) -> type[Setti
 
 def nearest(word: str, allowed: Sequence[str]) -> str:
     """The end of a message that suggests what was meant: "; did you mean 'ratio'?", or nothing."""
-    found = difflib.get_close_matches(word, allowed, n=1, cutoff=_ALIKE)
-    return f"; did you mean {found[0]!r}?" if found else ""
+    found = _alike(word, allowed)
+    return f"; did you mean {found!r}?" if found else ""
+
+
+def _alike(word: str, allowed: Sequence[str]) -> str | None:
+    """The most similar word, or the first with the same letters in another order, which difflib does not see in a short one."""
+    alike = difflib.get_close_matches(word, allowed, n=1, cutoff=_ALIKE)
+    return next(iter((*alike, *(other for other in allowed if sorted(other) == sorted(word)))), None)
 
 
 def _nearest_path(name: str, block: str, siblings: Sequence[str]) -> str:
-    found = difflib.get_close_matches(name, siblings, n=1, cutoff=_ALIKE)
-    path = f"{block}.{found[0]}" if found and block else "".join(found)
+    found = _alike(name, siblings)
+    path = f"{block}.{found}" if found and block else found
     return f"; did you mean {path!r}?" if found else ""
 
 
 def _nearest_elsewhere(name: str, known: Sequence[str]) -> str:
     """The nearest setting of another block, by its last word."""
     by_last_word = {path.split(".")[-1]: path for path in reversed(known)}
-    found = difflib.get_close_matches(name, list(by_last_word), n=1, cutoff=_ALIKE)
-    return f"; did you mean {by_last_word[found[0]]!r}?" if found else ""
+    found = _alike(name, list(by_last_word))
+    return f"; did you mean {by_last_word[found]!r}?" if found else ""
 
 
 def _problem(model: type[Settings], tree: Mapping[str, Any], item: Any) -> str:

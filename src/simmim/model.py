@@ -70,7 +70,7 @@ class SimMIM(nn.Module):
             images: normalised images (batch, channels, height, width).
             mask: true, or not 0, where a token is hidden (batch, grid_h, grid_w); or one value for each cell of several.
             valid: true where a pixel may be compared (batch, height, width); all of them if not given.
-            seen: what `encoder.arrange` says of the mask on tokens; asked here if not given. It belongs outside of what is compiled.
+            seen: what `encoder.arrange` says of the mask on tokens, asked outside of what is compiled; asked here if not given.
         """
         mask = self.on_tokens(mask)
         prediction = self.predict(self.features(images, mask, seen))

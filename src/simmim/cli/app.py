@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,7 +61,7 @@ def say_done(folder: "RunFolder", *, next_words: Sequence[str]) -> None:
     lines = [f"{folder} is complete", *(f"  weights  {path}" for path in weights)]
     lines += [f"  picture  {pictures[-1]}"] if pictures else []
     lines += [
-        f"  {'next' if not number else '':8} simmim {words.format(run=folder)}"
+        f"  {'next' if not number else '':8} simmim {words.format(run=shlex.quote(str(folder)))}"
         for number, words in enumerate(next_words)
     ]
     say("\n".join(lines))

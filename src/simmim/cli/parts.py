@@ -1,5 +1,6 @@
 """Verbs that prepare the parts of a run: avgdist, clusters, tokenizer."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -64,7 +65,7 @@ def clusters(
         print_json(palette._asdict())
     else:
         print(f"{palette.file}: {palette.colours} colours, a pixel is {palette.distance:.3f} from its own (0 to 1)")
-        print(f"next: simmim pretrain RECIPE ... target.kind=clusters target.centres={palette.file}")
+        print(f"next: simmim pretrain RECIPE ... target.kind=clusters target.centres={shlex.quote(palette.file)}")
 
 
 @app.command
@@ -94,4 +95,4 @@ def tokenizer(
         f"{made.file}: {made.used:.0f} of {made.words} words in use; images drawn from them are off by {made.error:.3f}"
     )
     say(f"picture: {made.picture}")
-    say(f"next: simmim pretrain RECIPE ... target.kind=tokens target.weights={made.file}")
+    say(f"next: simmim pretrain RECIPE ... target.kind=tokens target.weights={shlex.quote(made.file)}")

@@ -1,5 +1,6 @@
 """Verbs that take weights over the border: import, export."""
 
+import shlex
 from dataclasses import asdict
 from typing import Annotated, Literal
 
@@ -57,7 +58,7 @@ def import_(
     for guess in done.guessed:
         say(f"guessed  {guess}")
     verb = "reconstruct {0} IMAGE --out pictures" if done.pretraining else "probe {0} --data LABELLED"
-    say(f"{done.folder} is complete\n  next     simmim {verb.format(done.folder)}")
+    say(f"{done.folder} is complete\n  next     simmim {verb.format(shlex.quote(done.folder))}")
 
 
 @app.command
