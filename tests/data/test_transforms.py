@@ -79,7 +79,7 @@ def test_rendering_is_cropping_resizing_and_mirroring(photo: Any) -> None:
 
 @pytest.mark.parametrize("shape", [(375, 500, 3), (60, 60, 1), (9, 200, 4), (48, 48, 3)])
 def test_resizing_is_that_of_torchvision(shape: tuple[int, int, int], photo: Any) -> None:
-    height, width, channels = shape
+    height, width, _channels = shape
     pixels = torch.from_numpy(np.resize(photo(height, width), shape)).permute(2, 0, 1)
     for each in (pixels, pixels[:, 1 : height - 2, 3 : width - 1], pixels.float() / 255):
         expected = tv.resize(each, [48, 48], antialias=True)

@@ -75,8 +75,8 @@ class RandomCrop(Part, frozen=True):
         flip = self.flip and bool(generator.random() < 0.5)
         aspect = size[1] / size[0]
         for _ in range(_TRIES):
-            area = height * width * generator.uniform(*self.scale)
-            ratio = aspect * math.exp(generator.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
+            area = height * width * _between(*self.scale, generator)
+            ratio = aspect * math.exp(_between(math.log(self.ratio[0]), math.log(self.ratio[1]), generator))
             box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if 0 < box_width <= width and 0 < box_height <= height:
                 top = int(generator.integers(0, height - box_height + 1))
@@ -85,6 +85,11 @@ class RandomCrop(Part, frozen=True):
         # An image too long for any crop of the allowed ratios: the largest one, from its middle.
         ratio = min(max(width / height, aspect * self.ratio[0]), aspect * self.ratio[1])
         return _centre(height, width, ratio=ratio)._replace(flip=flip)
+
+
+def _between(low: float, high: float, generator: np.random.Generator) -> float:
+    """What `generator.uniform` draws, at a tenth of its price."""
+    return low + (high - low) * generator.random()
 
 
 class CentreCrop(Part, frozen=True):
