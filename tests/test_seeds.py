@@ -19,6 +19,13 @@ def test_a_stream_gives_the_same_numbers_for_ever(words: tuple[int, str, int], s
     assert stream(first, *rest).permutation(8).tolist() == order
 
 
+def test_a_stream_is_that_of_philox_under_the_key() -> None:
+    for number in range(50):
+        published = np.random.Generator(np.random.Philox(key=seed_of(number, "crop")))
+        assert str(stream(number, "crop").bit_generator.state) == str(published.bit_generator.state)
+        assert np.array_equal(stream(number, "crop").normal(size=9), published.normal(size=9))
+
+
 def test_a_seed_is_the_published_hash_of_its_words() -> None:
     hashed = hashlib.blake2b(b"5\x1fview\x1f12", digest_size=8).digest()
     assert seed_of(5, "view", 12) == sum(byte << 8 * place for place, byte in enumerate(hashed)) // 2

@@ -6,8 +6,11 @@ the very numbers it would have drawn, whatever the number of workers and process
 """
 
 import hashlib
+from typing import Any
 
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
+from numpy.typing import NDArray
 
 
 def seed_of(seed: int, *words: str | int) -> int:
@@ -18,4 +21,18 @@ def seed_of(seed: int, *words: str | int) -> int:
 
 def stream(seed: int, *words: str | int) -> np.random.Generator:
     """A NumPy generator at the start of the stream named by the words (Philox, counter-based)."""
-    return np.random.Generator(np.random.Philox(key=seed_of(seed, *words)))
+    key = _Key(seed_of(seed, *words))
+    return np.random.Generator(np.random.Philox(key))  # pyright: ignore[reportArgumentType] - NumPy's stub is too narrow
+
+
+class _Key(ISeedSequence):
+    """What Philox(key=...) is, without the entropy of the machine that it asks for first and does not use."""
+
+    def __init__(self, key: int) -> None:
+        self._key = key
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> NDArray[Any]:
+        """The key of Philox: two words of 64 bits, the second of them 0."""
+        state = np.zeros(n_words, dtype)
+        state[0] = self._key
+        return state

@@ -1,6 +1,5 @@
 import io
 import struct
-import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from PIL import ImageFile as PillowFile
 
-from simmim.data import UnreadableImage, open_image
+from simmim.data import UnreadableImage, jpeg, open_image
 
 
 def decoded(source: Path | bytes) -> NDArray[Any]:
@@ -250,19 +249,63 @@ def test_a_missing_package_is_named(photo: Any, monkeypatch: pytest.MonkeyPatch)
         open_image(data).pixels()
 
 
-@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"quality": 30, "progressive": True}, {"optimize": True}])
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"subsampling": 0},
+    {"quality": 30, "progressive": True},
+    {"optimize": True, "restart_marker_rows": 1, "comment": "words"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("orientation", [None, 6])
 def test_the_quick_decoder_gives_what_pillow_gives(
-    mode: str, options: dict[str, Any], photo: Any, monkeypatch: pytest.MonkeyPatch
+    mode: str, options: dict[str, Any], orientation: int | None, photo: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    sizes = SIZES
+    if orientation:
+        exif = Image.Exif()
+        exif[274] = orientation
+        options = options | {"exif": exif}
+        sizes = tuple(size and size[::-1] for size in SIZES)
     data = written(Image.fromarray(photo(61, 90)).convert(mode), "JPEG", **options)
     asked: list[bytes] = []
     real = simplejpeg.decode_jpeg
-    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda data, *more: asked.append(data) or real(data, *more))
-    quick = decoded(data)
-    assert asked == ([] if mode == "CMYK" else [data])
-    monkeypatch.setitem(sys.modules, "simplejpeg", None)
-    assert np.array_equal(quick, decoded(data))
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *given, **named: asked.append(data) or real(*given, **named))
+    quick = open_image(data)
+    pixels = [quick.pixels(size) for size in sizes]
+    # What has to be turned, Pillow shrinks.
+    assert len(asked) == (0 if mode == "CMYK" else len(SIZES) if orientation is None else 3)
+    monkeypatch.setattr(jpeg, "simplejpeg", None)
+    slow = open_image(data)
+    assert (quick.height, quick.width, quick.channels) == (slow.height, slow.width, slow.channels)
+    assert len({each.shape for each in pixels}) == 4
+    for each, size in zip(pixels, sizes, strict=True):
+        assert torch.equal(each, slow.pixels(size))
+
+
+SIZES = (None, (61, 90), (31, 40), (30, 45), (16, 20), (15, 22), (7, 9))
+"""Least sizes of a picture of 61 x 90 pixels, decoded at 1, 1, 1, 1/2, 1/2, 1/4 and 1/8."""
+
+
+@pytest.mark.parametrize("place", [3, 20, 158, 159, 160, 161, 163, 164, 165, 166, 167, 400])
+def test_a_broken_header_ends_as_with_pillow_alone(place: int, photo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = written(Image.fromarray(photo(61, 90)), "JPEG")
+    assert whole[158:160] == b"\xff\xc0"  # where the size stands
+    for data in (whole[:place], whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :]):
+        quick = end_of(data)
+        with monkeypatch.context() as without:
+            without.setattr(jpeg, "simplejpeg", None)
+            assert quick == end_of(data)
+
+
+def end_of(data: bytes) -> str | bytes:
+    """The pixels of a file, or why there are none."""
+    try:
+        return decoded(data).tobytes()
+    except UnreadableImage as error:
+        return str(error)
 
 
 def test_a_file_that_is_only_odd_is_read_by_pillow(photo: Any) -> None:

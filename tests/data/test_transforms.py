@@ -14,6 +14,7 @@ from torchvision.transforms.v2 import functional as tv
 from simmim.config import load
 from simmim.data import Box, CentreCrop, DataConfig, RandomCrop, open_image, render
 from simmim.data.array import array_image
+from simmim.data.transforms import resize
 from simmim.seeds import stream
 
 SIDES = st.integers(1, 3000)
@@ -74,6 +75,15 @@ def test_rendering_is_cropping_resizing_and_mirroring(photo: Any) -> None:
     expected = Image.fromarray(pixels[10:70, 20:100]).resize((40, 30), Image.Resampling.BILINEAR)
     expected = expected.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     assert np.abs(ours.permute(1, 2, 0).numpy().astype(int) - np.array(expected)).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(375, 500, 3), (60, 60, 1), (9, 200, 4), (48, 48, 3)])
+def test_resizing_is_that_of_torchvision(shape: tuple[int, int, int], photo: Any) -> None:
+    height, width, _channels = shape
+    pixels = torch.from_numpy(np.resize(photo(height, width), shape)).permute(2, 0, 1)
+    for each in (pixels, pixels[:, 1 : height - 2, 3 : width - 1], pixels.float() / 255):
+        expected = tv.resize(each, [48, 48], antialias=True)
+        assert torch.equal(resize(each, (48, 48)), expected)
 
 
 def test_rendering_from_a_small_decoding_is_nearly_the_same(photo: Any) -> None:

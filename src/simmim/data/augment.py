@@ -158,10 +158,6 @@ class Appearance:
         box = view.box(image.height, image.width, size=size, generator=generator)
         return render(image, box=box, size=size, interpolation=self.interpolation)
 
-    def change(self, pixels: Tensor, *, seed: int) -> Tensor:
-        """The pixels after RandAugment, where there is one."""
-        return pixels if self.augment is None else self.augment(pixels, seed=seed)
-
 
 PLAIN = Appearance()
 """As pre-training sees images: bilinear, nothing changed."""

@@ -69,7 +69,7 @@ class Files:
 
     def open(self, index: int, *, max_pixels: int = MAX_PIXELS) -> ImageFile:
         """Read the header of one image; raises `UnreadableImage`."""
-        return open_image(self.root / self.paths[index], max_pixels=max_pixels)
+        return open_image(os.path.join(self.root, self.paths[index]), max_pixels=max_pixels)
 
     @property
     def fingerprint(self) -> str:

@@ -3,6 +3,7 @@
 The order is a pure function of seed and epoch; a loader is told at which step to begin and holds nothing worth saving.
 """
 
+import gc
 import os
 import signal
 from collections.abc import Generator, Iterable, Iterator
@@ -211,6 +212,7 @@ def _signals_held() -> Generator[None, None, None]:
 
 def _begin_worker(worker: int) -> None:
     torch.set_num_threads(1)
+    gc.freeze()  # what was imported stays: the collector need not look at it again, nor copy its pages by doing so
     os.setpgid(0, 0)
     while set(_OF_THE_GROUP) & signal.sigpending():
         signal.sigwait(_OF_THE_GROUP)

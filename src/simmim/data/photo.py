@@ -6,6 +6,7 @@ import struct
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from PIL import ImageFile as PillowFile
 
 from simmim.data.image import ImageFile, check_size, is_turned
+from simmim.data.jpeg import decode_jpeg, open_plain_jpeg
 from simmim.units import Size
 
 _log = logging.getLogger(__name__)
@@ -40,7 +42,12 @@ def pillow_rules() -> Generator[None]:
 
 def open_photo(data: bytes, *, kind: str, max_pixels: int) -> ImageFile:
     """Read the header of a picture of a Pillow format such as "JPEG"."""
+    by_pillow = partial(_open_by_pillow, data, kind=kind, max_pixels=max_pixels)
+    plain = open_plain_jpeg(data, max_pixels=max_pixels, otherwise=by_pillow) if kind == "JPEG" else None
+    return by_pillow(quick=True) if plain is None else plain
 
+
+def _open_by_pillow(data: bytes, *, kind: str, max_pixels: int, quick: bool = False) -> ImageFile:
     def reopen() -> Image.Image:
         return Image.open(io.BytesIO(data), formats=(kind,))
 
@@ -50,8 +57,10 @@ def open_photo(data: bytes, *, kind: str, max_pixels: int) -> ImageFile:
         orientation = _orientation(image, data)
     if kind == "PNG" and data[24] == 16:
         return _deep_png(data, image, orientation)
-    whole = _decode_jpeg if kind == "JPEG" and image.mode in ("L", "RGB") else None
-    return picture(image, reopen=reopen, orientation=orientation, decode=whole and (lambda: whole(data, image.mode)))
+    decode = None
+    if quick and kind == "JPEG" and (channels := {"L": 1, "RGB": 3}.get(image.mode)):
+        decode = partial(decode_jpeg, data, channels=channels)
+    return picture(image, reopen=reopen, orientation=orientation, decode=decode)
 
 
 def picture(
@@ -88,22 +97,6 @@ def picture(
     height, width = (image.width, image.height) if is_turned(orientation) else (image.height, image.width)
     channels, alpha = _CHANNELS[mode], mode.endswith("A")
     return ImageFile(height=height, width=width, channels=channels, read=read, orientation=orientation, alpha=alpha)
-
-
-def _decode_jpeg(data: bytes, mode: str) -> NDArray[Any] | None:
-    """The same pixels without Pillow's detours, where simplejpeg is installed (the extra "fast").
-
-    It complains of every oddity of a file; which of them are damages, Pillow decides.
-    """
-    try:
-        import simplejpeg
-    except ImportError:
-        return None
-    try:
-        return simplejpeg.decode_jpeg(data, {"L": "GRAY", "RGB": "RGB"}[mode])
-    except ValueError as oddity:
-        _log.debug("simplejpeg says %s; Pillow is asked", oddity)
-        return None
 
 
 def _orientation(image: Image.Image, data: bytes) -> int:

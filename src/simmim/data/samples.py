@@ -128,7 +128,9 @@ class Samples(Dataset[Sample]):
         generator = stream(self.seed, "crop", epoch, asked)
         shown, valid = self.appearance.show(image, view=self.view, size=self.size, generator=generator)
         pixels = fit_channels(shown, channels=self.channels, alpha=image.alpha)
-        return self.appearance.change(pixels, seed=seed_of(self.seed, "augment", epoch, asked)), valid
+        if self.appearance.augment is not None:
+            pixels = self.appearance.augment(pixels, seed=seed_of(self.seed, "augment", epoch, asked))
+        return pixels, valid
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

@@ -40,8 +40,8 @@ class Statistics:
 
         Pixels that are not valid become 0, the mean.
         """
-        scaled = raw if raw.is_floating_point() else raw.float() / 255
-        images = (scaled - self._column(self.mean, raw)) / self._column(self.std, raw)
+        mean, std = self._column(self.mean, raw), self._column(self.std, raw)
+        images = raw.sub(mean).div_(std) if raw.is_floating_point() else raw.float().sub_(mean * 255).div_(std * 255)
         return images if valid is None else torch.where(valid[:, None], images, 0)
 
     def denormalise(self, images: Images) -> Images:
