@@ -21,6 +21,7 @@ from simmim.config import load, read_yaml
 from simmim.data import DataConfig, Statistics, open_source
 from simmim.tasks.doctor.copies import near_copies
 from simmim.tasks.doctor.examine import Examination, examine
+from simmim.tasks.doctor.folder import bands_of
 from simmim.tasks.doctor.problem import BREAKS, COSTS
 from simmim.tasks.doctor.recipe import advised_epochs
 from simmim.tasks.doctor.sample import choose, look_at
@@ -339,3 +340,32 @@ def test_formats_are_those_of_the_content_also_in_a_table_and_an_archive(tmp_pat
     packed = examine(tmp_path / "images.zip", "tiny", trial=False)
     assert packed.formats == {"PNG": 4}
     assert "misnamed" in {problem.name for problem in packed.problems}
+
+
+@pytest.mark.parametrize(
+    ("names", "bands"),
+    [
+        (["a_B02.tif", "a_B03.tif", "b_B02.tif", "b_B03.tif"], ("_B02.tif", "_B03.tif")),
+        (["x/t1.band1.png", "x/t1.band10.png", "x/t1.band2.png"] * 2, ()),  # one image is no pattern
+        (["1-red.tif", "1-nir.tif", "2-red.tif", "2-nir.tif"], ("-nir.tif", "-red.tif")),
+        (["1_ch1.png", "1_ch2.png", "2_ch1.png", "3_ch1.png"], ()),  # most are not whole
+        (["IMG_0001.jpg", "IMG_0002.jpg"], ()),
+        (["a_B02.tif", "a_B03.tif", "b_B02.tif", "b_B03.tif", "more.tif"], ()),
+    ],
+)
+def test_names_of_bands_are_told_from_other_names(names: list[str], bands: tuple[str, ...]) -> None:
+    assert bands_of(names) == bands
+
+
+def test_a_folder_of_bands_is_recognised_until_the_recipe_says_so(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for tile in range(10):
+        for band in ("B02", "B03", "B10"):
+            low = Image.fromarray(random.integers(0, 255, (6, 6), dtype=np.uint8))
+            low.resize((64, 64), Image.Resampling.BICUBIC).save(tmp_path / f"tile{tile}_{band}.png")
+    found = next(each for each in examine(tmp_path, trial=False).problems if each.name == "bands")
+    setting = found.cure.split()[1].rstrip(",")
+    assert setting == "data.bands=[_B02.png,_B03.png,_B10.png]"
+    again = examine(tmp_path, "tiny", [setting], trial=False)
+    assert (again.images, again.channels) == (10, {"3": 10})
+    assert "bands" not in {each.name for each in again.problems}

@@ -119,6 +119,16 @@ def test_every_process_writes_its_part_and_the_parts_are_the_whole(one: Path, fo
     assert {**parts.state, "meters": 0, "recipe": 0} == {**file.state, "meters": 0, "recipe": 0}
 
 
+def test_in_bf16_parts_are_gathered_short_and_kept_in_float32(pictures: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "one", tmp_path / "two"
+    settings = {"schedule.duration": "4 steps", "machine.precision": "bf16"}
+    complete(*_words(pictures, runs[0], **settings))
+    complete(*_words(pictures, runs[1], FSDP, **settings), processes=2)
+    assert losses(runs[1]) == pytest.approx(losses(runs[0]), rel=5e-3)
+    saved = read_checkpoint(runs[1] / "checkpoints" / "step_00000004")
+    assert {tensor.dtype for tensor in saved.below("model").values() if tensor.is_floating_point()} == {torch.float32}
+
+
 def test_verbs_read_what_many_processes_saved(four: Path) -> None:
     whole = load_file(four / "encoder.safetensors")
     model = simmim.load(four)

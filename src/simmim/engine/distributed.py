@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from simmim.config import Settings
 from simmim.engine.allocator import keep_freed_memory
-from simmim.engine.precision import PrecisionName
+from simmim.engine.precision import Precision, PrecisionName
 from simmim.engine.products import Products
 from simmim.engine.sharding import gather, shard, sync_with
 from simmim.units import ImageCount
@@ -98,18 +98,20 @@ class Processes:
         """A placed module as the loop calls it; gradients are averaged over the processes in its backward pass."""
         return module if self.world == 1 or self.sharded else DistributedDataParallel(module)
 
-    def ask(self, module: nn.Module, make: Callable[[], T]) -> T:
+    def ask(self, module: nn.Module, make: Callable[[], T], *, precision: Precision) -> T:
         """What the main process finds by asking a placed module, known to all; an error is raised in all.
 
         Where weights are spread, every process takes part: each does the whole of `make`, which must send the same batches
-        through the module in all of them, and must write nothing.
+        through the module in all of them, and must write nothing. It then computes in the format that parts are gathered in,
+        and in float32 where every process holds all of them.
         """
         if not self.sharded:
             return self.from_main(make)
         root, made, error = cast(FSDPModule, module), list[T](), None
         root.unshard()  # for those who go round the module's own forward
         try:
-            made.append(make())
+            with precision.autocast():
+                made.append(make())
         except (ValueError, OSError) as met:
             error = met
         root.reshard()

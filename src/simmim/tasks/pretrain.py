@@ -19,6 +19,7 @@ from simmim.encoders import AnyEncoder, ViTConfig
 from simmim.engine.distributed import MachineConfig, Processes
 from simmim.engine.folder import OutputConfig, RunFolder
 from simmim.engine.optimizer import Group, OptimizerConfig, group_parameters
+from simmim.engine.precision import Precision
 from simmim.engine.run import Run
 from simmim.engine.schedule import ScheduleConfig
 from simmim.heads import AnyHead, LinearHeadConfig
@@ -155,7 +156,7 @@ def build(config: PretrainConfig, session: Session) -> BuiltRun:
     fixed = config.data.view_samples(held_out or source, statistics.channels, seed=config.seed, centred=True)
     gallery = Gallery(model, samples=fixed, statistics=statistics, masks=masks)
 
-    judge = _Judge(model, gallery, _open_monitor(config, model, statistics, processes), feed, folder)
+    judge = _Judge(model, gallery, _open_monitor(config, model, statistics, processes), feed, folder, run.precision)
 
     def finish() -> None:
         weights = processes.collect(model.encoder.backbone.state_dict())
@@ -196,6 +197,7 @@ class _Judge:
     monitor: Monitor | None
     feed: Feed
     folder: RunFolder
+    precision: Precision
 
     def evaluate(self, step: int) -> dict[str, float]:
         """The numbers behind a step, the same in every process; the picture is written by the main one."""
@@ -206,7 +208,7 @@ class _Judge:
             drawings.append(drawing)
             return numbers
 
-        numbers = processes.ask(self.model, ask)
+        numbers = processes.ask(self.model, ask, precision=self.precision)
         processes.only_main(lambda: drawings[0].write(self.folder.pictures / f"step_{step:08d}.png"))
         return numbers
 

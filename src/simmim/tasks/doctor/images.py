@@ -7,7 +7,7 @@ from pathlib import Path
 
 from simmim.data import DataConfig, Source, splits_of
 from simmim.tasks.doctor.copies import exact_copies, near_copies
-from simmim.tasks.doctor.folder import pictures_left_out
+from simmim.tasks.doctor.folder import bands_of, pictures_left_out
 from simmim.tasks.doctor.problem import BREAKS, COSTS, NOTE, SPOILS, Problem
 from simmim.tasks.doctor.sample import Look, Sampled
 
@@ -17,6 +17,7 @@ _HUGE = 12_000_000  # pixels
 _DIM = 0.25  # of the range of 16 bits
 _FRAMED = 0.1  # share of the picture that is border
 _SHOWN = 3
+_NAMES_READ = 3000  # in their order, so that files of an image stand together
 
 _Sign = tuple[str, int, Callable[[Look], bool], str, str]
 
@@ -94,7 +95,7 @@ def problems_of_images(source: Source, sampled: Sampled, *, data: DataConfig) ->
     for name, weight, applies, said, cure in _SIGNS:
         if hit := [look.name for look in looks if applies(look)]:
             found.append(Problem(name, weight, f"{_share(len(hit), sampled)} {said}", cure, tuple(hit[:_SHOWN])))
-    return [*found, *_mixed(source, sampled, data), *_copied(sampled)]
+    return [*found, *_split_in_bands(source, sampled, data), *_mixed(source, sampled, data), *_copied(sampled)]
 
 
 def _share(count: int, sampled: Sampled) -> str:
@@ -169,6 +170,19 @@ def _of_folder(data: str, split: str | None) -> list[Problem]:
         said = f"the folder is divided into {', '.join(splits)}, and all of it would be trained on"
         found.append(Problem("splits", SPOILS, said, "set data.split=train, so that what judges is never seen"))
     return found
+
+
+def _split_in_bands(source: Source, sampled: Sampled, data: DataConfig) -> list[Problem]:
+    if data.bands or any(look.colours > 1 for look in sampled.looks):
+        return []
+    names = [source.name(index) for index in range(min(len(source), _NAMES_READ))]
+    if not (bands := bands_of(names)):
+        return []
+    said = (
+        f"the files look like bands, {len(bands)} of each image: {', '.join(bands)}; each would be an image of its own"
+    )
+    cure = f"set data.bands=[{','.join(bands)}], so that together they are one image of {len(bands)} channels"
+    return [Problem("bands", SPOILS, said, cure, tuple(names[:_SHOWN]))]
 
 
 def _mixed(source: Source, sampled: Sampled, data: DataConfig) -> list[Problem]:
