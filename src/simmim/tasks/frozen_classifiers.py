@@ -77,23 +77,9 @@ def clearly_better(one: Found, other: Found) -> bool:
     return float(gain.mean()) > float(gain.std(ddof=1)) / math.sqrt(len(gain))
 
 
-def refine_linear(features: Matrix, labels: Labels, folds: StratifiedKFold, around: float) -> Found:
-    """The inverse penalty that does best, in half decades around a first guess.
-
-    A best one at the end of the three decades is followed beyond it for as long as accuracy rises, up to a million times.
-    """
-    found = search_linear(features, labels, folds, _around(around))
-    while found.setting.strength in (_around(around)[0], _around(around)[-1]):
-        around = found.setting.strength
-        beyond = search_linear(features, labels, folds, _around(around))
-        if beyond.accuracy <= found.accuracy or not 1e-9 < around < 1e9:
-            break
-        found = beyond
-    return found
-
-
-def _around(strength: float) -> tuple[float, ...]:
-    return tuple(strength * step for step in _FINE_STEPS)
+def fine_strengths(around: float) -> tuple[float, ...]:
+    """Half decades around an inverse penalty, over three decades; weaker ones than 316 often do not converge."""
+    return tuple(around * step for step in _FINE_STEPS)
 
 
 def search_linear(features: Matrix, labels: Labels, folds: StratifiedKFold, strengths: Sequence[float]) -> Found:

@@ -166,8 +166,8 @@ def _search(training: Features, wanted: Sequence[Place], seed: int) -> tuple[_Se
     refined = dict.fromkeys([*ranked[:_REFINED], *(place for place in linear if place.layer == deepest)])
     with bar("searching the penalty", total=len(refined)) as advance:
         for place in refined:
-            around = linear[place].setting.strength
-            linear[place] = classifiers.refine_linear(training.at[place], labels, folds, around)
+            strengths = classifiers.fine_strengths(linear[place].setting.strength)
+            linear[place] = classifiers.search_linear(training.at[place], labels, folds, strengths)
             advance(1)
     return linear, knn, set(refined)
 
