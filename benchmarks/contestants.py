@@ -73,7 +73,7 @@ def _ours(
     products: Products = "auto",
     compiled: bool = False,
 ) -> Step:
-    keep_freed_memory()
+    keep_freed_memory(all_of_it=not checkpointing)
     model = our_model(name, visible_blocks=visible_blocks).to(images.device)
     if checkpointing:
         model.encoder.checkpoint_blocks()

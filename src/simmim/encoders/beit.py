@@ -8,6 +8,8 @@ from pydantic import Field
 from timm.models.beit import Beit
 from torch import Tensor
 
+from simmim.encoders.attention import keep_no_scores
+from simmim.encoders.encoder import Architecture
 from simmim.encoders.vit import PlainTransformerConfig, PlainTransformerEncoder, SeenRow
 from simmim.shapes import Features, Mask, Tokens
 from simmim.units import Size
@@ -60,6 +62,11 @@ class BeitEncoder(PlainTransformerEncoder):
 
     family = (Beit,)
     no_decay = no_decay_as_run = ("cls_token", "pos_embed")
+
+    def __init__(self, architecture: Architecture, *, image_size: Size, in_channels: int) -> None:
+        super().__init__(architecture, image_size=image_size, in_channels=in_channels)
+        for block in self.backbone.blocks:
+            keep_no_scores(block.attn)
 
     def encode(self, tokens: Tokens) -> Features:
         """Add the class token, run the blocks under the shared bias, and the final norm."""

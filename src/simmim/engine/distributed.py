@@ -194,8 +194,15 @@ def start_processes(
     *,
     parallel: Literal["ddp", "fsdp"] = "ddp",
     patience_minutes: float = 30,
+    lean: bool = False,
 ) -> Processes:
     """Join the processes that `torchrun` started, or be alone.
+
+    Args:
+        device: "auto" for a GPU where there is one.
+        parallel: how weights lie in several processes.
+        patience_minutes: how long processes wait for each other.
+        lean: whether memory counts more than speed, where the C library has a say in it.
 
     Raises:
         ValueError: where a GPU is asked for and there is none.
@@ -207,7 +214,7 @@ def start_processes(
     if use_gpu:
         torch.cuda.set_device(where)
     else:
-        keep_freed_memory()
+        keep_freed_memory(all_of_it=not lean)
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return Processes(where)
     patience = timedelta(minutes=patience_minutes)

@@ -94,7 +94,12 @@ def train_in_folder(
         ValueError: where the recipe, the data or the folder do not allow it, in words for a person.
         Interrupted: where the run was asked to stop; it saved before it did.
     """
-    processes = start_processes(machine.device, parallel=machine.parallel, patience_minutes=machine.patience_minutes)
+    processes = start_processes(
+        machine.device,
+        parallel=machine.parallel,
+        patience_minutes=machine.patience_minutes,
+        lean=machine.checkpointing == "blocks",
+    )
     folder = RunFolder(out)
     page, began = Page(folder), False
     handlers: list[logging.Handler] = []
