@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+from simmim.engine.bar import bar
 from simmim.files import write_text_atomically
 from simmim.report import print_table
 from simmim.tasks.catalogue import resolve
@@ -78,10 +76,9 @@ def _cells() -> Iterator[_Cell]:
 
 def _accuracies(out: Path, pretrained: Path) -> dict[_Cell, float]:
     found: dict[_Cell, float] = {}
-    columns = (TextColumn("   {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        for cell in progress.track(list(_cells()), description="fine-tuning runs"):
+    cells = list(_cells())
+    with bar("fine-tuning", total=len(cells)) as advance:
+        for cell in cells:
             extra = {
                 "encoder": str(pretrained),
                 "weights": cell.weights,
@@ -94,6 +91,7 @@ def _accuracies(out: Path, pretrained: Path) -> dict[_Cell, float]:
             config = cast(FinetuneConfig, resolve("demo_finetune", task="finetune", extra=extra))
             folder = finetune(config, out=out / cell.folder, resume=True)
             found[cell] = json.loads((folder.path / RESULT_FILE).read_text(encoding="utf-8"))["accuracy"]
+            advance(1)
     return found
 
 
