@@ -170,9 +170,8 @@ def _cut(pixels: Tensor, image: ImageFile, box: Box) -> Tensor:
 def resize(pixels: Tensor, size: Size, *, interpolation: Interpolation = "bilinear") -> Tensor:
     """Resize (channels, height, width) to `size`, with antialias; the number type stays."""
     if interpolation == "bilinear" and pixels.dtype == torch.uint8 and _BYTES_ARE_QUICK and pixels.shape[1:] != size:
-        return functional.interpolate(pixels[None], size, mode="bilinear", antialias=True)[
-            0
-        ]  # what torchvision comes to
+        # What torchvision comes to, without its detours.
+        return functional.interpolate(pixels[None], size, mode="bilinear", antialias=True)[0]
     return tv.resize(pixels, list(size), interpolation=InterpolationMode(interpolation), antialias=True)
 
 
