@@ -81,13 +81,14 @@ def _ours(
         model.compile()
     settings = OptimizerConfig()
     groups = group_parameters(model.named_parameters(), weight_decay=0.05, exempt=model.encoder.no_decay)
-    optimizer, mask = build_adamw(groups, settings), make_masks(images, model.encoder.patch_size)
+    optimizer, masks = build_adamw(groups, settings), make_masks(images.cpu(), model.encoder.patch_size)
     set_lr(optimizer, lambda share: 1e-4 * share)
 
     def step() -> None:
+        arranged = model.arrange(masks).to(images.device)  # on the CPU and for every step, as in training
         with fast_products(products):
             with where.autocast():
-                loss = model(images, mask).loss
+                loss = model(images, masks.to(images.device), None, arranged).loss
             loss.backward()
         clip_gradients(optimizer, settings.clip_norm)
         optimizer.step()

@@ -6,12 +6,14 @@ from typing import Any, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from simmim.encoders import Encoder
 from simmim.heads import HeadConfig
-from simmim.shapes import Features, GivenMask, Images, Mask, PixelMask, Prediction, TargetMap, Tokens
+from simmim.shapes import Features, GivenMask, Images, Mask, PixelMask, Prediction, SquareMaps, TargetMap, Tokens
+from simmim.squares import Squares, cut_apart, one_above_the_other
 from simmim.targets import Target
-from simmim.units import check_multiple
+from simmim.units import Size, check_multiple
 
 Scored = Literal["hidden", "everywhere"]
 _EMPTY = 1e-5  # the official guard against a division by no pixels
@@ -22,10 +24,27 @@ class MaskedPrediction(NamedTuple):
 
     loss: Tensor
     """Mean error over what is scored, a scalar in float32."""
-    prediction: Prediction
-    """The head's answer for every cell of the target."""
-    target: TargetMap
+    prediction: Prediction | SquareMaps
+    """The head's answer for every cell of the target; of the squares alone where `Arranged.scored` names some."""
+    target: TargetMap | SquareMaps
     """What should have been predicted."""
+
+
+class Arranged(NamedTuple):
+    """What the masks alone decide of a forward pass.
+
+    Sizes depend on what is hidden, so it is made outside of what is compiled; from masks on the CPU without waiting for a GPU.
+    """
+
+    seen: Any
+    """What `encoder.arrange` says of the masks."""
+    scored: Squares | None
+    """The squares in which something is scored; head and distance are computed in no others. None for all of them."""
+
+    def to(self, device: torch.device | str) -> "Arranged":
+        """The same on a device."""
+        there: Arranged = tree_map_only(Tensor, lambda tensor: tensor.to(device, non_blocking=True), self)
+        return there
 
 
 class SimMIM(nn.Module):
@@ -59,10 +78,11 @@ class SimMIM(nn.Module):
         self.target = target
         self.scored: Scored = scored
         self._answers_a_cell = target.stride // cell
+        self._square = math.lcm(encoder.stride, target.stride)  # holds whole cells of both, so it can be scored alone
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
     def forward(
-        self, images: Images, mask: GivenMask, valid: PixelMask | None = None, seen: Any = None
+        self, images: Images, mask: GivenMask, valid: PixelMask | None = None, arranged: Arranged | None = None
     ) -> MaskedPrediction:
         """Hide, encode, predict, compare.
 
@@ -70,12 +90,25 @@ class SimMIM(nn.Module):
             images: normalised images (batch, channels, height, width).
             mask: true, or not 0, where a token is hidden (batch, grid_h, grid_w); or one value for each cell of several.
             valid: true where a pixel may be compared (batch, height, width); all of them if not given.
-            seen: what `encoder.arrange` says of the mask on tokens, asked outside of what is compiled; asked here if not given.
+            arranged: what `arrange` says of these masks. With it head, target and distance are computed only where
+                something is scored: the loss and its gradients are the same, and the prediction is of those squares alone.
         """
         mask = self.on_tokens(mask)
-        prediction = self.predict(self.features(images, mask, seen))
-        target = self.target(images)
-        return MaskedPrediction(self.compare(prediction, target, mask, valid), prediction, target)
+        seen, scored = arranged or (None, None)
+        features = self.features(images, mask, seen)
+        if scored is None:
+            prediction, target = self.predict(features), self.target(images)
+            return MaskedPrediction(self.compare(prediction, target, mask, valid), prediction, target)
+        prediction, target = self._predict_squares(features, scored), self._target_of_squares(images, scored)
+        weights = scored.take(self.score_map(mask, valid)[:, None], self._squares)[:, 0]
+        loss = self._mean(self.target.distance(prediction, target), weights, some_are_invalid=valid is not None)
+        return MaskedPrediction(loss, prediction, target)
+
+    def arrange(self, mask: GivenMask) -> Arranged:
+        """What the masks decide of a forward pass for training, on their device; see `Arranged`."""
+        mask = self.on_tokens(mask)
+        scored = Squares.of(mask, side=self._square // self.encoder.patch_size) if self.scored == "hidden" else None
+        return Arranged(self.encoder.arrange(mask), scored)
 
     def features(self, images: Images, mask: GivenMask, seen: Any = None) -> Features:
         """What the encoder makes of images with hidden tokens: its last map (batch, channels, rows, columns)."""
@@ -119,10 +152,34 @@ class SimMIM(nn.Module):
         (Official file: models/simmim.py, where the same sum is divided by the hidden pixels + 1e-5 and by 3 channels.)
         """
         errors = self.target.distance(prediction, target)
-        weights = self.score_map(mask, valid).to(errors.dtype)
-        if valid is not None:
+        return self._mean(errors, self.score_map(mask, valid), some_are_invalid=valid is not None)
+
+    @staticmethod
+    def _mean(errors: Tensor, weights: Tensor, *, some_are_invalid: bool) -> Tensor:
+        weights = weights.to(errors.dtype)
+        if some_are_invalid:  # what stands there may be no number
             errors = torch.where(weights[:, None] > 0, errors, 0)
         return (errors * weights[:, None]).sum() / (weights.sum() + _EMPTY) / errors.shape[1]
+
+    @property
+    def _squares(self) -> Size:
+        """Rows and columns of squares of an image."""
+        height, width = self.encoder.image_size
+        return height // self._square, width // self._square
+
+    def _predict_squares(self, features: Features, squares: Squares) -> SquareMaps:
+        """The prediction there; computed there alone where the head answers cell by cell."""
+        if getattr(self.head, "cell_by_cell", False):
+            column = one_above_the_other(squares.take(features, self._squares))
+            return cut_apart(self.predict(column), len(squares.numbers))
+        return squares.take(self.predict(features), self._squares)
+
+    def _target_of_squares(self, images: Images, squares: Squares) -> SquareMaps:
+        """The target there; computed there alone where the target needs no more than a part of a square."""
+        piece = getattr(self.target, "piece", 0)
+        if piece and self._square % piece == 0:
+            return self.target(squares.take(images, self._squares))
+        return squares.take(self.target(images), self._squares)
 
     def score_map(self, mask: Mask, valid: PixelMask | None = None) -> Tensor:
         """How much each cell of the target counts, 0 to 1 (batch, cells_h, cells_w): the part of it that is hidden.

@@ -30,6 +30,9 @@ Features = Float[Tensor, "batch num_features map_h map_w"]
 Prediction = Float[Tensor, "batch channels cells_h cells_w"]
 """The head's answer, at the target's channels and stride."""
 
+SquareMaps = Shaped[Tensor, "squares depth rows columns"]
+"""Maps of some squares of a batch, one after the other."""
+
 Originals = Float[Tensor, "batch bands height width"]
 """Normalised images beside a prediction whose channels are others."""
 

@@ -32,7 +32,7 @@ def check(case, visible_blocks, hidden_shares):
         losses = []
         for forward in (model, compiled):
             torch.manual_seed(0)  # drop path draws
-            losses.append(forward(images, mask, None, encoder.arrange(mask)).loss)
+            losses.append(forward(images, mask, None, model.arrange(mask)).loss)
         assert torch.equal(*losses), (case[0], losses)
 
 for case in encoder_cases():

@@ -46,7 +46,7 @@ def real_step(config: PretrainConfig, checkpointing: str) -> tuple[SimMIM, Any]:
         model.encoder.checkpoint_blocks()
     images = torch.randn(IMAGES, 3, *model.encoder.image_size)
     mask = draw_masks(config, model, batch=1, step=0).expand(IMAGES, -1, -1).contiguous()
-    return model, lambda: model(images, mask).loss.backward()
+    return model, lambda: model(images, mask, None, model.arrange(mask)).loss.backward()
 
 
 def peak_bytes(step: Any) -> int:
@@ -90,12 +90,15 @@ def test_parameters_are_those_of_the_real_model() -> None:
 
 
 def test_the_flops_of_parts_are_counted_by_hand() -> None:
-    """The head and the patch embedding are one product each, of known sizes; the images need no gradient."""
+    """The head and the patch embedding are one product each, of known sizes; the images need no gradient, visible cells no
+    head."""
     config = config_of(*SMALL, *NETWORKS["ViT, shared bias"], "masking.mask_patch=16 px")
-    flops = take_step(build_network(config, channels=3), checkpointing="none", precision="bf16").flops
+    network = build_network(config, channels=3)
+    flops = take_step(network, checkpointing="none", precision="bf16").flops
+    hidden = float(draw_masks(config, network.model, batch=1, step=0).float().mean())
     one = 2 * 8 * 8 * 96 * 16 * 16 * 3
     assert flops["embedding"] == (one, one)
-    assert flops["head"] == (one, 2 * one)
+    assert flops["head"] == (hidden * one, 2 * hidden * one)
 
 
 def test_checkpointing_adds_the_forward_pass_of_the_blocks() -> None:

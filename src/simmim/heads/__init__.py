@@ -25,7 +25,11 @@ class HeadConfig(Protocol):
     """The contract of a head's settings."""
 
     def build(self, *, num_features: int, channels: int, upscale: int) -> nn.Module:
-        """Make the head, a module from features (batch, num_features, h, w) to (batch, channels, h*upscale, w*upscale)."""
+        """Make the head, a module from features (batch, num_features, h, w) to (batch, channels, h*upscale, w*upscale).
+
+        A head that answers each cell of the features from that cell alone says so by an attribute `cell_by_cell`, true; in
+        training it is then asked only where something is scored.
+        """
         ...
 
 

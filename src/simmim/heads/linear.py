@@ -24,6 +24,8 @@ class LinearHead(nn.Sequential):
     The two layers are numbered as in the official file, and keep PyTorch's own initialisation as it does.
     """
 
+    cell_by_cell = True
+
     def __init__(self, num_features: int, *, channels: int, upscale: int) -> None:
         super().__init__(nn.Conv2d(num_features, channels * upscale**2, kernel_size=1), nn.PixelShuffle(upscale))
 

@@ -24,6 +24,8 @@ class MLPHeadConfig(Part, frozen=True):
 class MLPHead(nn.Sequential):
     """1x1 convolution, GELU, 1x1 convolution to channels * upscale^2, pixel shuffle."""
 
+    cell_by_cell = True
+
     def __init__(self, num_features: int, *, hidden: int, channels: int, upscale: int) -> None:
         super().__init__(
             nn.Conv2d(num_features, hidden, kernel_size=1),

@@ -34,7 +34,11 @@ __all__ = [
 
 
 class Target(Protocol):
-    """The contract of a target."""
+    """The contract of a target.
+
+    One whose cells can be told from a part of the image alone says by a number `piece` how many pixels a side that part has;
+    in training it is then asked only where something is scored, of squares cut out of the images.
+    """
 
     @property
     def channels(self) -> int:

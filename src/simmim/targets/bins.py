@@ -52,6 +52,11 @@ class Bins:
         """Pixels a side of one predicted cell."""
         return self.settings.stride
 
+    @property
+    def piece(self) -> int:
+        """Pixels a side of what a cell is told from: its own."""
+        return self.stride
+
     def __call__(self, images: Images) -> TargetMap:
         """The bin of every channel of every cell."""
         cells = images if self.stride == 1 else F.avg_pool2d(images, self.stride)

@@ -69,6 +69,11 @@ class Clusters:
         """Scores of each cell."""
         return len(self.centres)
 
+    @property
+    def piece(self) -> int:
+        """Pixels a side of what a cell is told from: its own."""
+        return self.stride
+
     def __call__(self, images: Images) -> TargetMap:
         """The nearest colour of every cell, by squared Euclidean distance."""
         cells = images if self.stride == 1 else F.avg_pool2d(images, self.stride)

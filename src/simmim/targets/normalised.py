@@ -63,7 +63,7 @@ class PatchPixelTarget(Part, frozen=True):
     def build(self, *, mean: tuple[float, ...], std: tuple[float, ...]) -> "NormalisedPixels":
         """Make the target for images of these statistics."""
         patch = self.patch
-        return NormalisedPixels(len(mean), self.distance, lambda images: patch_moments(images, patch))
+        return NormalisedPixels(len(mean), self.distance, lambda images: patch_moments(images, patch), piece=patch)
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,8 @@ class NormalisedPixels:
     stride: int = 1
     window: int = 0
     """Pixels a side of the window around each pixel; 0 where it is not such a window."""
+    piece: int = 0
+    """Pixels a side of what a cell is told from; 0 where it is not such a part."""
 
     def __call__(self, images: Images) -> TargetMap:
         """The normalised pixels."""

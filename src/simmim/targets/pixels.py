@@ -34,6 +34,11 @@ class Pixels:
     stride: int = 1
     kind_of_distance: Distance = "l1"
 
+    @property
+    def piece(self) -> int:
+        """Pixels a side of what a cell is told from: its own."""
+        return self.stride
+
     def __call__(self, images: Images) -> TargetMap:
         """The mean of each cell, at 1/stride of the image."""
         return images if self.stride == 1 else F.avg_pool2d(images, self.stride)

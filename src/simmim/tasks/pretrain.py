@@ -290,7 +290,7 @@ def _with_masks(config: PretrainConfig, model: SimMIM, shown: list[_Shown]) -> A
             share = 1.0  # how much of it is scored, the feed weighs
         else:
             share = len(batch) / config.batch if config.scored == "everywhere" else int(mine.sum()) / hidden
-        return (mine, batch.valid, model.encoder.arrange(mine)), share
+        return (mine, batch.valid, model.arrange(mine)), share
 
     return accompany
 

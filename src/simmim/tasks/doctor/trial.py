@@ -196,12 +196,13 @@ def _step(
     """Seconds of one step on noise; raises where its gradients are not finite."""
     encoder = model.encoder
     device = next(model.parameters()).device
-    masks = draw_masks(config, model, batch=images, step=0).to(device)
+    masks = draw_masks(config, model, batch=images, step=0)
     noise = torch.randn(images, encoder.in_channels, *encoder.image_size, device=device)
     begin = time.monotonic()
+    arranged = model.arrange(masks).to(device)
     with fast_products("torch" if config.machine.compile else config.machine.products):
         with precision.autocast():
-            loss = model(noise, masks).loss
+            loss = model(noise, masks.to(device), None, arranged).loss
         loss.float().backward()  # unscaled: noise of spread 1 needs no scale
     norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0))
     if not math.isfinite(norm):

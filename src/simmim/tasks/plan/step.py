@@ -105,9 +105,10 @@ def take_step(network: Network, *, checkpointing: str, precision: str, fused: bo
         if parameter.requires_grad:
             parameter.register_post_accumulate_grad_hook(_filer(ledger))
     mask = draw_masks(config, model, batch=1, step=0).expand(MANY, -1, -1)
+    arranged = model.arrange(mask)
     images = torch.empty(MANY, model.encoder.in_channels, *model.encoder.image_size, device="meta")
     with ledger, like_a_gpu:
-        loss = model(images, mask).loss
+        loss = model(images, mask, None, arranged).loss
         like_a_gpu.drop_copies()
         ledger.passing = "backward"
         _backward(loss)
