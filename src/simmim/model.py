@@ -1,14 +1,14 @@
 """SimMIM: the four parts joined in one forward pass."""
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from simmim.encoders import Encoder
+from simmim.encoders import Encoder, Looks
 from simmim.heads import HeadConfig
 from simmim.shapes import Features, GivenMask, Images, Mask, PixelMask, Prediction, SquareMaps, TargetMap, Tokens
 from simmim.squares import Squares, cut_apart, one_above_the_other
@@ -36,10 +36,11 @@ class Arranged(NamedTuple):
     Sizes depend on what is hidden, so it is made outside of what is compiled; from masks on the CPU without waiting for a GPU.
     """
 
-    seen: Any
+    looks: Looks | None
     """What `encoder.arrange` says of the masks."""
     scored: Squares | None
-    """The squares in which something is scored; head and distance are computed in no others. None for all of them."""
+    """The squares in which something is scored; head and distance are computed in no others, and the features in the others
+    mean nothing. None for all of them."""
 
     def to(self, device: torch.device | str) -> "Arranged":
         """The same on a device."""
@@ -62,12 +63,13 @@ class SimMIM(nn.Module):
             paper's table 5).
 
     Raises:
-        ValueError: where the target's stride does not divide the image.
+        ValueError: where the target's stride does not divide the image, or the encoder cannot see visible tokens only.
     """
 
     def __init__(self, *, encoder: Encoder, head: HeadConfig, target: Target, scored: Scored = "hidden") -> None:
         super().__init__()
         check_multiple(encoder.image_size, target.stride, "the target's stride")
+        encoder.check_visible_only()
         # The head answers in cells that fit both strides; a coarser target then takes the mean of several answers.
         cell = math.gcd(encoder.stride, target.stride)
         self.encoder = encoder
@@ -94,8 +96,8 @@ class SimMIM(nn.Module):
                 something is scored: the loss and its gradients are the same, and the prediction is of those squares alone.
         """
         mask = self.on_tokens(mask)
-        seen, scored = arranged or (None, None)
-        features = self.features(images, mask, seen)
+        looks, scored = arranged or (None, None)
+        features = self.features(images, mask, looks)
         if scored is None:
             prediction, target = self.predict(features), self.target(images)
             return MaskedPrediction(self.compare(prediction, target, mask, valid), prediction, target)
@@ -108,13 +110,16 @@ class SimMIM(nn.Module):
         """What the masks decide of a forward pass for training, on their device; see `Arranged`."""
         mask = self.on_tokens(mask)
         scored = Squares.of(mask, side=self._square // self.encoder.patch_size) if self.scored == "hidden" else None
-        return Arranged(self.encoder.arrange(mask), scored)
+        if scored is None or not self._cell_by_cell:
+            return Arranged(self.encoder.arrange(mask), scored)
+        wanted = scored.cells(len(mask), self._squares, side=self._square // self.encoder.stride)
+        return Arranged(self.encoder.arrange(mask, wanted), scored)
 
-    def features(self, images: Images, mask: GivenMask, seen: Any = None) -> Features:
+    def features(self, images: Images, mask: GivenMask, looks: Looks | None = None) -> Features:
         """What the encoder makes of images with hidden tokens: its last map (batch, channels, rows, columns)."""
         mask = self.on_tokens(mask)
         tokens = self.hide(self.encoder.embed(images), mask)
-        return self.encoder.encode_hidden(tokens, mask, seen)
+        return self.encoder.encode_hidden(tokens, mask, looks)
 
     def on_tokens(self, mask: GivenMask) -> Mask:
         """True and false for each token, also where a mask has ones and zeros, or a value a cell of several tokens."""
@@ -167,9 +172,14 @@ class SimMIM(nn.Module):
         height, width = self.encoder.image_size
         return height // self._square, width // self._square
 
+    @property
+    def _cell_by_cell(self) -> bool:
+        """Whether the head's answer to a cell needs no other cell."""
+        return bool(getattr(self.head, "cell_by_cell", False))
+
     def _predict_squares(self, features: Features, squares: Squares) -> SquareMaps:
         """The prediction there; computed there alone where the head answers cell by cell."""
-        if getattr(self.head, "cell_by_cell", False):
+        if self._cell_by_cell:
             column = one_above_the_other(squares.take(features, self._squares))
             return cut_apart(self.predict(column), len(squares.numbers))
         return squares.take(self.predict(features), self._squares)

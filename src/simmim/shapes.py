@@ -19,7 +19,7 @@ GivenMask = Shaped[Tensor, "batch rows columns"]
 """A mask as others write it: true or not 0 where something is hidden, one value a token or a cell of several."""
 
 Cells = Bool[Tensor, "batch rows columns"]
-"""True where a cell of a mask strategy is hidden."""
+"""True where a cell of a mask strategy is hidden, or a cell of the feature map is wanted."""
 
 PixelMask = Bool[Tensor, "batch height width"]
 """True where a pixel, or a cell of a target, is hidden."""

@@ -2,10 +2,11 @@
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from simmim.shapes import Mask, SquareMaps
+from simmim.shapes import Cells, Mask, SquareMaps
 from simmim.units import Size
 
 
@@ -26,6 +27,12 @@ class Squares(NamedTuple):
         some = F.max_pool2d(hidden[:, None].float(), side).flatten() > 0
         numbers = some.nonzero()[:, 0]
         return cls(numbers if len(numbers) else numbers.new_zeros(1))
+
+    def cells(self, images: int, grid: Size, *, side: int) -> Cells:
+        """True in these squares, for images of `grid` squares with `side` cells a side each (batch, rows, columns)."""
+        none = torch.zeros(images * grid[0] * grid[1], dtype=torch.bool, device=self.numbers.device)
+        squares = none.index_fill(0, self.numbers, True).view(images, *grid)
+        return squares.repeat_interleave(side, dim=1).repeat_interleave(side, dim=2)
 
     def take(self, maps: Tensor, grid: Size) -> SquareMaps:
         """These squares of maps.

@@ -21,6 +21,8 @@ def joined(case: Case, head: Any, target: Any, folder: Path, **settings: Any) ->
     asked = asked.model_copy(update=settings).build(mean=(0.1,) * case[3], std=(0.8,) * case[3])
     encoder = build(case)
     torch.manual_seed(1)
+    for parameter in encoder.parameters():  # SwinV2's norms begin as zeros, and hide what their branches do
+        parameter.data += 0.05 * torch.randn_like(parameter)
     return SimMIM(encoder=encoder, head=example_head(head), target=asked)
 
 
@@ -146,3 +148,45 @@ def test_head_and_target_are_asked_about_what_is_scored_and_no_more(head: Any, t
     assert asked == [
         everywhere if head is InverseSwinHeadConfig else alone
     ]  # the one that looks around needs all of it
+
+
+WITHOUT = ("swin wide", "swinv2 giant", "timm")
+"""Windows that do not fill the map, or are taken a few at a time, and blocks of other classes: all tokens are computed."""
+
+
+def _asked_of_the_last_mlp(model: SimMIM) -> list[Tensor]:
+    asked: list[Tensor] = []
+    mlp: Any = model.encoder.blocks[-1].mlp  # pyright: ignore[reportAttributeAccessIssue]
+    mlp.register_forward_hook(lambda module, inputs, output: asked.append(inputs[0]))
+    return asked
+
+
+@pytest.mark.parametrize("hidden_only", [False, True], ids=["dense", "visible only"])
+@pytest.mark.parametrize("case", [case for case in CASES if not case[0].startswith(WITHOUT)], ids=lambda case: case[0])
+def test_the_last_mlp_is_asked_about_what_is_scored_and_no_more(case: Case, hidden_only: bool, tmp_path: Path) -> None:
+    model = joined(case, LinearHeadConfig, PixelTarget, tmp_path, stride=1)
+    if hidden_only:
+        model.encoder.see_visible_only(1)
+    images, mask = images_for(case), mask_for(model)
+    scored = len(squares_of(images, model, mask))
+    asked = _asked_of_the_last_mlp(model)
+    model(images, mask, None, model.arrange(mask))
+    assert asked.pop().shape[:-1] == (scored,)
+    model(images, mask)
+    assert asked.pop().shape[:-1].numel() > scored
+
+
+@pytest.mark.parametrize("name", ["vit", "beit", "swin", "swinv2"])
+def test_paths_are_dropped_and_blocks_computed_again_as_everywhere(name: str, tmp_path: Path) -> None:
+    (case,) = [case for case in CASES if case[0] == name]
+    case = (name, case[1].model_copy(update={"drop_path": 0.5}), *case[2:])
+    model = joined(case, LinearHeadConfig, PixelTarget, tmp_path).train()
+    model.encoder.checkpoint_blocks("blocks")
+    images, mask = images_for(case, batch=2), mask_for(model)
+    together = []
+    for arranged in (None, model.arrange(mask)):
+        torch.manual_seed(5)
+        together.append(learn(model, images, mask, None, arranged))
+    assert_alike(*together)
+    torch.manual_seed(6)
+    assert not torch.allclose(learn(model, images, mask)[0], together[0][0]), "no path was dropped"

@@ -77,6 +77,21 @@ def test_windows_that_must_be_filled_up_are_left_to_timm() -> None:
     assert torch.equal(encoder(images), encoder.backbone.forward_features(images).permute(0, 3, 1, 2))
 
 
+@pytest.mark.parametrize(("window", "nearest"), [(3, 4), (5, 4), (7, 4), (40, 48)])
+def test_visible_only_takes_windows_that_fill_the_map(window: int, nearest: int) -> None:
+    def build(window: int) -> SimMIM:
+        encoder = SwinConfig(**{**SWIN, "window": window}, visible_blocks=2).build(image_size=SIZE, in_channels=3)
+        return SimMIM(
+            encoder=encoder, head=LinearHeadConfig(), target=PixelTarget().build(mean=(0.5,) * 3, std=(1.0,) * 3)
+        )
+
+    with pytest.raises(ValueError, match=rf"do not fill one of \d+x\d+ tokens; take encoder.window={nearest}, or"):
+        build(window)
+    model = build(nearest)
+    images, mask = _images(), _hidden(model.encoder, 40, 40, 40)
+    assert model(images, mask).loss.isfinite()
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_where_nothing_is_hidden_visible_only_is_the_dense_encoder(name: str) -> None:
     encoder, images = _encoder(name, visible_blocks=2), _images()

@@ -107,7 +107,8 @@ def test_checkpointing_adds_the_forward_pass_of_the_blocks() -> None:
     of_blocks = sum(flops.forward for part, flops in plain.flops.items() if part.startswith("stage"))
     added = again.total.both - plain.total.both
     merging = 2 * (16 * 16 * 384 * 192 + 8 * 8 * 768 * 384 + 4 * 4 * 1536 * 768)  # lies between the blocks
-    last = 12 * 2 * 4 * 16 * 768**2  # the last product of each block, which nothing in the backward pass needs
+    # The last product of each block is needed by nothing in the backward pass; but the last block puts what it gives in places.
+    last = 11 * 2 * 4 * 16 * 768**2
     assert added == pytest.approx(of_blocks - merging - last)
     assert again.alive(IMAGES)[:, 2].max() < plain.alive(IMAGES)[:, 2].max() / 2
 

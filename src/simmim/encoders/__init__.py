@@ -5,7 +5,7 @@ from typing import Annotated
 from simmim.config import OneOf
 from simmim.encoders.beit import BeitConfig, BeitEncoder
 from simmim.encoders.checkpointing import checkpoint_blocks
-from simmim.encoders.encoder import Architecture, Encoder, EncoderConfig
+from simmim.encoders.encoder import Architecture, Encoder, EncoderConfig, Looks
 from simmim.encoders.layer_ids import LayerIds, layers_of
 from simmim.encoders.layers import blocks_of
 from simmim.encoders.swin import SwinConfig, SwinEncoder, SwinV2Config
@@ -20,6 +20,7 @@ __all__ = [
     "Encoder",
     "EncoderConfig",
     "LayerIds",
+    "Looks",
     "SwinConfig",
     "SwinEncoder",
     "SwinV2Config",

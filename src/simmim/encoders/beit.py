@@ -9,7 +9,7 @@ from timm.models.beit import Beit
 from torch import Tensor
 
 from simmim.encoders.attention import keep_no_scores
-from simmim.encoders.encoder import Architecture
+from simmim.encoders.encoder import Architecture, Looks
 from simmim.encoders.vit import PlainTransformerConfig, PlainTransformerEncoder, SeenRow
 from simmim.shapes import Features, Mask, Tokens
 from simmim.units import Size
@@ -70,21 +70,19 @@ class BeitEncoder(PlainTransformerEncoder):
 
     def encode(self, tokens: Tokens) -> Features:
         """Add the class token, run the blocks under the shared bias, and the final norm."""
-        bias = self.backbone.rel_pos_bias() if self.backbone.rel_pos_bias is not None else None
-        return self.finish(self._run(self._begin(tokens), self.backbone.blocks, bias))
+        return self.finish(self._run(self._begin(tokens), self.backbone.blocks, self._shared_bias()))
 
-    def encode_hidden(self, tokens: Tokens, hidden: Mask, seen: SeenRow | None = None) -> Features:
+    def encode_hidden(self, tokens: Tokens, hidden: Mask, looks: Looks | None = None) -> Features:
         """The same, but that the first `visible_blocks` blocks see class token and visible tokens only.
 
         Behind those blocks the hidden ones come back as they were left out, as the mask token.
         """
-        seen = seen or self.arrange(hidden)
-        if seen is None:
-            return self.encode(tokens)
-        beit, row = self.backbone, self._begin(tokens)
-        bias = beit.rel_pos_bias() if beit.rel_pos_bias is not None else None
-        kept = self._run(seen.take(row), beit.blocks[: self.visible_blocks], self._bias_of(seen))
-        return self.finish(self._run(seen.put_back(kept, row), beit.blocks[self.visible_blocks :], bias))
+        seen, wanted = looks or self.arrange(hidden) or (None, None)
+        row, blocks = self._begin(tokens), self.backbone.blocks
+        if seen is not None:
+            kept = self._run(seen.take(row), blocks[: self.visible_blocks], self._bias_of(seen))
+            row, blocks = seen.put_back(kept, row), blocks[self.visible_blocks :]
+        return self.finish(self._run(row, blocks, self._shared_bias(), wanted))
 
     def _begin(self, tokens: Tokens) -> Tensor:
         beit = self.backbone
@@ -93,10 +91,15 @@ class BeitEncoder(PlainTransformerEncoder):
             row = row + beit.pos_embed
         return beit.pos_drop(row)
 
-    def _run(self, row: Tensor, blocks: Any, bias: Tensor | None) -> Tensor:
-        for block in blocks:
+    def _run(self, row: Tensor, blocks: Any, bias: Tensor | None, wanted: Tensor | None = None) -> Tensor:
+        for block in blocks[:-1]:
             row = block(row, shared_rel_pos_bias=bias)
-        return row
+        last = {} if wanted is None else {"wanted": wanted}
+        return blocks[-1](row, shared_rel_pos_bias=bias, **last)
+
+    def _shared_bias(self) -> Tensor | None:
+        shared = self.backbone.rel_pos_bias
+        return None if shared is None else shared()
 
     def _bias_of(self, seen: SeenRow) -> Tensor | None:
         """The shared bias between the tokens that are seen (images, heads, count, count)."""

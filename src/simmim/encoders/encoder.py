@@ -3,17 +3,17 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import timm
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from simmim.config import Part, nearest
 from simmim.encoders.checkpointing import Checkpointing, checkpoint_blocks
 from simmim.encoders.layers import blocks_of
-from simmim.shapes import Features, Images, Mask, Tokens
+from simmim.shapes import Cells, Features, Images, Mask, Tokens
 from simmim.units import Size
 
 
@@ -37,6 +37,15 @@ class Architecture:
             return timm.create_model(self.name, pretrained=False, **arguments)
         except (TypeError, AssertionError) as error:
             raise ValueError(f"timm cannot build {self.name} with {arguments}: {error}") from error
+
+
+class Looks(NamedTuple):
+    """Who sees whom in one pass through the blocks, where masks decide of it."""
+
+    seen: Any
+    """What the first `visible_blocks` blocks see, a named tuple of tensors of the encoder's own; None where they see all."""
+    wanted: Tensor | None
+    """Numbers of what is looked at behind the last block, counted through all images (wanted); None for all."""
 
 
 class Encoder(nn.Module, ABC):
@@ -84,15 +93,28 @@ class Encoder(nn.Module, ABC):
     def encode(self, tokens: Tokens) -> Features:
         """The feature map of a grid of tokens."""
 
-    def arrange(self, hidden: Mask) -> Any:
-        """What the masks alone decide of `encode_hidden`: which tokens its first blocks see, and where they lie.
+    def arrange(self, hidden: Mask, wanted: Cells | None = None) -> "Looks | None":
+        """What the masks alone decide of `encode_hidden`; None where they decide nothing.
 
-        Tensors in named tuples on the device of the masks, with sizes that depend on what is hidden, so it stays outside of
-        what is compiled; from masks on the CPU it is made without waiting for a GPU. None where nothing depends on them.
+        Tensors on the device of the masks, with sizes that depend on what is hidden, so it stays outside of what is compiled;
+        from masks on the CPU it is made without waiting for a GPU.
+
+        Args:
+            hidden: true where a token is hidden (batch, grid_h, grid_w).
+            wanted: true for the cells of the feature map that are looked at (batch, map_h, map_w); what an encoder leaves in
+                the others is up to it. All of them if not given.
         """
-        return None
+        seen = self.arrange_seen(hidden) if self.visible_blocks else None
+        numbers = None if wanted is None or bool(wanted.all()) else self.arrange_wanted(wanted)
+        return None if seen is None and numbers is None else Looks(seen, numbers)
 
-    def encode_hidden(self, tokens: Tokens, hidden: Mask, seen: Any = None) -> Features:
+    def arrange_seen(self, hidden: Mask) -> Any:
+        """Which tokens the first `visible_blocks` blocks see, and where they lie; asked only where there are such blocks."""
+
+    def arrange_wanted(self, wanted: Cells) -> Tensor | None:
+        """The numbers that the last block takes for the cells that are wanted; None where it computes all of them."""
+
+    def encode_hidden(self, tokens: Tokens, hidden: Mask, looks: "Looks | None" = None) -> Features:
         """The feature map of tokens some of which are hidden; mask tokens already stand in their places.
 
         The published method makes no difference between the two, and neither do encoders without `visible_blocks`.
@@ -100,7 +122,7 @@ class Encoder(nn.Module, ABC):
         Args:
             tokens: as `encode` takes them.
             hidden: true where a token is hidden (batch, grid_h, grid_w).
-            seen: what `arrange` says of these masks; asked here if not given.
+            looks: what `arrange` says of these masks; asked here if not given.
         """
         return self.encode(tokens)
 
@@ -118,6 +140,9 @@ class Encoder(nn.Module, ABC):
                 f"must see the hidden tokens; the most is {total - 1}"
             )
         self.visible_blocks = blocks
+
+    def check_visible_only(self) -> None:
+        """Refuse blocks that see visible tokens only where the encoder cannot have them; asked before pre-training."""
 
     def checkpoint_blocks(self, how: Checkpointing = "blocks") -> None:
         """Compute blocks again in the backward pass, as a whole or what is cheap of them; see `checkpointing.py`."""

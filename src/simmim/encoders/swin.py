@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from simmim.encoders import giants  # makes them known to timm
-from simmim.encoders.encoder import Architecture, Encoder, EncoderConfig
+from simmim.encoders.encoder import Architecture, Encoder, EncoderConfig, Looks
 from simmim.encoders.windows import Groups, Windows, merge, move, nested_coordinates, pick, reorder, take_groups
-from simmim.shapes import Features, Images, Mask, Tokens
+from simmim.shapes import Cells, Features, Images, Mask, Tokens
 from simmim.units import Pixels, Size, check_multiple
 
 
@@ -155,6 +155,29 @@ class SwinEncoder(Encoder):
         by_parts = any(isinstance(module, giants.SequentialAttention) for module in self.backbone.modules())
         self._in_groups = all(kind.fits for kind in kinds) and not by_parts
 
+    def check_visible_only(self) -> None:
+        """Refuse blocks that see visible tokens only where windows do not fill the map.
+
+        Raises:
+            ValueError: with the nearest window that does.
+        """
+        all_windows: Any = self.windows.values()
+        for windows in all_windows:
+            if self.visible_blocks and not windows.fits:
+                rows, columns = windows.map_size
+                raise ValueError(
+                    f"encoder.visible_blocks={self.visible_blocks} takes windows that fill the map, and those of "
+                    f"{windows.window[0]}x{windows.window[1]} do not fill one of {rows}x{columns} tokens; take "
+                    f"encoder.window={self._filling_window(max(windows.window))}, or encoder.visible_blocks=0"
+                )
+
+    def _filling_window(self, window: int) -> int:
+        """The nearest window that fills the maps of all stages; one larger than a map is shrunk to it."""
+        finest = [side // self.patch_size for side in self.image_size]
+        sides = [side >> stage for side in finest for stage in range(len(self.backbone.layers))]
+        filling = [size for size in range(1, max(sides) + 1) if all(side <= size or side % size == 0 for side in sides)]
+        return min(filling, key=lambda size: (abs(size - window), -size))
+
     def embed(self, images: Images) -> Tokens:
         """The normalised patch embeddings."""
         self.check_size(images)
@@ -169,10 +192,12 @@ class SwinEncoder(Encoder):
             return self.backbone.norm(self.backbone.layers(tokens)).permute(0, 3, 1, 2)
         return self._run_stages(self._nest(tokens))
 
-    def arrange(self, hidden: Mask) -> Seen | None:
-        """Which cells the first `visible_blocks` blocks see, and the groups of their tokens; None where they see all."""
-        if not self.visible_blocks:
-            return None
+    def arrange_wanted(self, wanted: Cells) -> Tensor | None:
+        """Their numbers, row by row."""
+        return wanted.flatten().nonzero()[:, 0] if self._in_groups else None
+
+    def arrange_seen(self, hidden: Mask) -> Seen:
+        """Which cells the first `visible_blocks` blocks see, and the groups of their tokens."""
         flat, count = hidden.flatten(1).cpu(), self.cells[0] * self.cells[1]
         whole = flat[:, self._nested_order].view(len(flat), count, -1).all(dim=2)
         most = max(int((~whole).sum(dim=1).max()), 1)
@@ -186,17 +211,19 @@ class SwinEncoder(Encoder):
         there: Seen = tree_map_only(Tensor, lambda tensor: tensor.to(hidden.device), seen)
         return there
 
-    def encode_hidden(self, tokens: Tokens, hidden: Mask, seen: Seen | None = None) -> Features:
+    def encode_hidden(self, tokens: Tokens, hidden: Mask, looks: Looks | None = None) -> Features:
         """The same, but that the first `visible_blocks` blocks see what is left of the image where nothing is hidden.
 
         What is left out are whole cells of the feature map; a cell that is hidden in part stays, with mask tokens in it.
         Behind those blocks the cells that are missing come back as the mask token, sent through the patch mergings alone.
         """
-        seen = seen or self.arrange(hidden)
-        if seen is None:
+        looks = looks or self.arrange(hidden)
+        if looks is None:
             return self.encode(tokens)
+        if looks.seen is None:
+            return self._run_stages(self._nest(tokens), looks)
         one = hidden.flatten().int().argmax(dim=0, keepdim=True)  # any hidden one: all hold the mask token
-        return self._run_stages(self._nest(tokens), seen, tokens.flatten(0, 2).index_select(0, one)[None])
+        return self._run_stages(self._nest(tokens), looks, tokens.flatten(0, 2).index_select(0, one)[None])
 
     def _nest(self, tokens: Tokens) -> Tensor:
         return reorder(tokens.flatten(1, 2), self.nested, self.nested_place)
@@ -207,8 +234,10 @@ class SwinEncoder(Encoder):
     def _stage_and_block(self) -> list[tuple[int, Any]]:
         return [(stage, block) for stage, layer in enumerate(self.backbone.layers) for block in layer.blocks]
 
-    def _run_stages(self, x: Tensor, seen: Seen | None = None, token: Tensor | None = None) -> Features:
+    def _run_stages(self, x: Tensor, looks: Looks | None = None, token: Tensor | None = None) -> Features:
         """All tokens, or first those that are seen, and then all with `token` (1, 1, channels) in the places of the others."""
+        seen: Seen | None = looks.seen if looks else None
+        wanted = looks.wanted if looks else None
         left = self.visible_blocks if seen else 0
         norm_first = not isinstance(self.backbone, SwinTransformerV2)
         if seen:
@@ -229,10 +258,18 @@ class SwinEncoder(Encoder):
                     windows: Any = self.windows[kind]
                     known = {**known, kind: windows.of_all()}
                 x = move(x, of=now, to=known[kind])
-                x, now = block(x, known[kind]), known[kind]
+                is_last = block is self.backbone.layers[-1].blocks[-1]
+                slots = _slots(wanted, known[kind]) if is_last and wanted is not None else None
+                x, now = block(x, known[kind], wanted=slots), known[kind]
             x = move(x, of=now, to=None)
         normed: Tensor = self.backbone.norm(x)
         return normed.transpose(1, 2).reshape(len(normed), -1, *self.cells)
+
+
+def _slots(cells: Tensor, groups: Groups) -> Tensor:
+    """Where cells, counted through all images, lie in groups that hold every token of an image (cells)."""
+    place = groups.place[0]
+    return cells - cells % len(place) + place[cells % len(place)]
 
 
 def _kind_of(stage: int, block: Any) -> str:

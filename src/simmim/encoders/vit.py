@@ -8,8 +8,9 @@ from pydantic import Field
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from simmim.encoders.encoder import Architecture, Encoder, EncoderConfig
-from simmim.shapes import Features, Images, Mask, Tokens
+from simmim.encoders.encoder import Architecture, Encoder, EncoderConfig, Looks
+from simmim.encoders.wanted import WantedBlock, take_wanted
+from simmim.shapes import Cells, Features, Images, Mask, Tokens
 from simmim.units import Pixels, Size, check_multiple
 
 
@@ -104,6 +105,7 @@ class PlainTransformerEncoder(Encoder):
         check_multiple(image_size, self.patch_size, "the model patch")
         self.embed_dim = self.num_features = int(self.backbone.num_features)
         self.grid: Size = tuple(self.backbone.patch_embed.grid_size)
+        take_wanted(self.backbone.blocks[-1])
 
     def embed(self, images: Images) -> Tokens:
         """The patch embeddings, before class token and positions."""
@@ -111,9 +113,15 @@ class PlainTransformerEncoder(Encoder):
         row: torch.Tensor = self.backbone.patch_embed(images)
         return row.reshape(row.shape[0], *self.grid, row.shape[2])
 
-    def arrange(self, hidden: Mask) -> SeenRow | None:
-        """Which tokens of the row the first `visible_blocks` blocks see; None where they see all."""
-        return SeenRow.of(hidden, prefix=self.backbone.num_prefix_tokens) if self.visible_blocks else None
+    def arrange_seen(self, hidden: Mask) -> SeenRow:
+        """Which tokens of the row the first `visible_blocks` blocks see."""
+        return SeenRow.of(hidden, prefix=self.backbone.num_prefix_tokens)
+
+    def arrange_wanted(self, wanted: Cells) -> Tensor | None:
+        """Their places in the rows of all images."""
+        if not isinstance(self.backbone.blocks[-1], WantedBlock):
+            return None
+        return F.pad(wanted.flatten(1), (self.backbone.num_prefix_tokens, 0)).flatten().nonzero()[:, 0]
 
     def to_map(self, row: torch.Tensor) -> Features:
         """Drop the prefix tokens and lay the rest out as a map."""
@@ -139,17 +147,17 @@ class ViTEncoder(PlainTransformerEncoder):
         """Add class token and positions, run the blocks and the final norm."""
         return self.finish(self._run(self._begin(tokens), self.backbone.blocks))
 
-    def encode_hidden(self, tokens: Tokens, hidden: Mask, seen: SeenRow | None = None) -> Features:
+    def encode_hidden(self, tokens: Tokens, hidden: Mask, looks: Looks | None = None) -> Features:
         """The same, but that the first `visible_blocks` blocks see class token and visible tokens only.
 
         Behind those blocks the hidden ones come back as they were left out: mask token and position.
         """
-        seen = seen or self.arrange(hidden)
-        if seen is None:
-            return self.encode(tokens)
-        row, first = self._begin(tokens), self.backbone.blocks[: self.visible_blocks]
-        kept = self._run(seen.take(row), first, attn_mask=seen.attention_mask())
-        return self.finish(self._run(seen.put_back(kept, row), self.backbone.blocks[self.visible_blocks :]))
+        seen, wanted = looks or self.arrange(hidden) or (None, None)
+        row, blocks = self._begin(tokens), self.backbone.blocks
+        if seen is not None:
+            kept = self._run(seen.take(row), blocks[: self.visible_blocks], attn_mask=seen.attention_mask())
+            row, blocks = seen.put_back(kept, row), blocks[self.visible_blocks :]
+        return self.finish(self._run(self._run(row, blocks[:-1]), blocks[-1:], wanted=wanted))
 
     def _begin(self, tokens: Tokens) -> Tensor:
         vit = self.backbone

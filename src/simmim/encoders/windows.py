@@ -19,6 +19,7 @@ from timm.models.swin_transformer import SwinTransformerBlock
 from timm.models.swin_transformer_v2 import SwinTransformerV2Block
 from torch import Tensor, nn
 
+from simmim.encoders.wanted import only_at
 from simmim.units import Size
 
 _CORNERS = ((0, 0), (1, 0), (0, 1), (1, 1))  # (row, column), in the order in which Swin merges them
@@ -91,7 +92,7 @@ class Windows(nn.Module):
 
     def __init__(self, map_size: Size, *, cells: Size, window: Size, shift: Size) -> None:
         super().__init__()
-        self.window = window
+        self.map_size, self.window = map_size, window
         doublings = (map_size[0] // cells[0]).bit_length() - 1
         place = window_places(nested_coordinates(cells, doublings=doublings), map_size, window=window, shift=shift)
         self.place = place
@@ -229,7 +230,7 @@ def move(x: Tensor, *, of: Groups | None, to: Groups | None) -> Tensor:
 
 
 def take_groups(block: Any) -> None:
-    """Let timm's Swin or SwinV2 block also take tokens that lie in groups: `block(x, groups)`.
+    """Let timm's Swin or SwinV2 block also take tokens that lie in groups: `block(x, groups)`; `wanted.py` says what else.
 
     As a call of the block itself, so that whatever hooks to it (further norms, sharded weights) sees it as well.
     """
@@ -243,21 +244,21 @@ class GroupedBlock:
 
 
 class _GroupedV1(GroupedBlock, SwinTransformerBlock):
-    def forward(self, x: Tensor, groups: Groups | None = None) -> Tensor:
+    def forward(self, x: Tensor, groups: Groups | None = None, wanted: Tensor | None = None) -> Tensor:
         if groups is None:
             return super().forward(x)
         block: Any = self
         x = x + block.drop_path1(_attend_v1(block.attn, block.norm1(x), groups))
-        return x + block.drop_path2(block.mlp(block.norm2(x)))
+        return x + block.drop_path2(only_at(wanted, x, lambda some: block.mlp(block.norm2(some))))
 
 
 class _GroupedV2(GroupedBlock, SwinTransformerV2Block):
-    def forward(self, x: Tensor, groups: Groups | None = None) -> Tensor:
+    def forward(self, x: Tensor, groups: Groups | None = None, wanted: Tensor | None = None) -> Tensor:
         if groups is None:
             return super().forward(x)
         block: Any = self
         x = x + block.drop_path1(block.norm1(_attend_v2(block.attn, x, groups)))
-        return x + block.drop_path2(block.norm2(block.mlp(x)))
+        return x + block.drop_path2(only_at(wanted, x, lambda some: block.norm2(block.mlp(some))))
 
 
 def merge(downsample: Any, x: Tensor, *, norm_first: bool) -> Tensor:
