@@ -1,7 +1,7 @@
 """SimMIM: the four parts joined in one forward pass."""
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +48,11 @@ class Arranged(NamedTuple):
         return there
 
 
+def _said_by_itself(part: object, promise: str) -> Any:
+    """What the very class of a part says of it; a subclass may do otherwise than the class that gave the promise."""
+    return getattr(part, promise) if promise in vars(part.__class__) else None
+
+
 class SimMIM(nn.Module):
     """Hide part of an image, encode what is left, predict what was hidden.
 
@@ -79,6 +84,8 @@ class SimMIM(nn.Module):
         )
         self.target = target
         self.scored: Scored = scored
+        self._cell_by_cell = bool(_said_by_itself(self.head, "cell_by_cell"))
+        self._piece = int(_said_by_itself(target, "piece") or 0)
         self._answers_a_cell = target.stride // cell
         self._square = math.lcm(encoder.stride, target.stride)  # holds whole cells of both, so it can be scored alone
         nn.init.trunc_normal_(self.mask_token, std=0.02)
@@ -172,11 +179,6 @@ class SimMIM(nn.Module):
         height, width = self.encoder.image_size
         return height // self._square, width // self._square
 
-    @property
-    def _cell_by_cell(self) -> bool:
-        """Whether the head's answer to a cell needs no other cell."""
-        return bool(getattr(self.head, "cell_by_cell", False))
-
     def _predict_squares(self, features: Features, squares: Squares) -> SquareMaps:
         """The prediction there; computed there alone where the head answers cell by cell."""
         if self._cell_by_cell:
@@ -186,8 +188,7 @@ class SimMIM(nn.Module):
 
     def _target_of_squares(self, images: Images, squares: Squares) -> SquareMaps:
         """The target there; computed there alone where the target needs no more than a part of a square."""
-        piece = getattr(self.target, "piece", 0)
-        if piece and self._square % piece == 0:
+        if self._piece and self._square % self._piece == 0:
             return self.target(squares.take(images, self._squares))
         return squares.take(self.target(images), self._squares)
 

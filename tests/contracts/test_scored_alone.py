@@ -1,17 +1,20 @@
 """What is computed only where something is scored is what is computed everywhere: loss, gradients, prediction, target."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from reference.parts import Case, build, encoder_cases, example_head, example_target, images_for, parts_of
-from simmim.heads import AnyHead, InverseSwinHeadConfig, LinearHeadConfig
+from simmim.heads import AnyHead, InverseSwinHeadConfig, LinearHead, LinearHeadConfig
 from simmim.model import SimMIM
-from simmim.targets import AnyTarget, PixelTarget
+from simmim.targets import AnyTarget, Pixels, PixelTarget
 
 CASES = list(encoder_cases())
 
@@ -190,3 +193,28 @@ def test_paths_are_dropped_and_blocks_computed_again_as_everywhere(name: str, tm
     assert_alike(*together)
     torch.manual_seed(6)
     assert not torch.allclose(learn(model, images, mask)[0], together[0][0]), "no path was dropped"
+
+
+class Blurred(Pixels):
+    """A target that looks around, made of one that does not."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return super().__call__(avg_pool2d(images, 3, stride=1, padding=1))
+
+
+class LooksAround(LinearHead):
+    """A head that looks around, made of one that does not."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(avg_pool2d(features, 3, stride=1, padding=1))
+
+
+@pytest.mark.parametrize("part", [Blurred, LooksAround])
+def test_a_subclass_is_not_held_to_what_its_parent_promised(part: type, tmp_path: Path) -> None:
+    (case,) = [case for case in CASES if case[0] == "vit"]
+    plain = joined(case, LinearHeadConfig, PixelTarget, tmp_path)
+    settings = SimpleNamespace(build=partial(LooksAround)) if part is LooksAround else LinearHeadConfig()
+    target: Any = Blurred(case[3]) if part is Blurred else plain.target
+    model = SimMIM(encoder=plain.encoder, head=settings, target=target)  # type: ignore[arg-type]
+    images, mask = images_for(case), mask_for(model)
+    assert_alike(learn(model, images, mask), learn(model, images, mask, None, model.arrange(mask)))

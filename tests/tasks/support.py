@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image, ImageDraw
 
 TESTS = Path(__file__).parents[1]
@@ -225,3 +226,14 @@ def contents(run: Path) -> dict[str, bytes]:
 def words_of(settings: dict[str, Any]) -> Iterator[str]:
     for path, value in settings.items():
         yield f"{path}={value}"
+
+
+def refusal(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What a command that cannot be is answered."""
+    from simmim.cli import main
+    from simmim.cli.app import app
+
+    with pytest.raises(SystemExit) as ended:
+        main(lambda: app(words))
+    assert ended.value.code == 2
+    return capsys.readouterr().err

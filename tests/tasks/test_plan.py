@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import gelu, mse_loss
-from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from reference.memory import peak_bytes
 from simmim.data import Statistics
 from simmim.encoders import attention
 from simmim.model import SimMIM
@@ -21,8 +21,10 @@ from simmim.tasks.plan import GPUS, Cluster, build_network, find_gpu, make_plan,
 from simmim.tasks.plan.formats import LikeAGpu
 from simmim.tasks.plan.pretend import Ledger
 from simmim.tasks.pretrain import PretrainConfig, build_model, draw_masks
+from tasks.support import refusal
 
 IMAGES = 3
+STATISTICS = Statistics(3, (0.5,) * 3, (0.25,) * 3)
 SMALL = ("data.image_size=128 px", "batch=64 images")
 NETWORKS: dict[str, tuple[str, ...]] = {
     "ViT, shared bias": ("encoder={kind: beit, embed_dim: 96, num_heads: 3}",),
@@ -41,26 +43,12 @@ def config_of(*settings: str, recipe: str = "swin_base_192px_100ep") -> Pretrain
 
 def real_step(config: PretrainConfig, checkpointing: str) -> tuple[SimMIM, Any]:
     """A model with weights, and a function that runs its micro batch forward and backward."""
-    model = build_model(config, Statistics(3, (0.5,) * 3, (0.25,) * 3)).train()
+    model = build_model(config, STATISTICS).train()
     if checkpointing == "blocks":
         model.encoder.checkpoint_blocks()
     images = torch.randn(IMAGES, 3, *model.encoder.image_size)
     mask = draw_masks(config, model, batch=1, step=0).expand(IMAGES, -1, -1).contiguous()
     return model, lambda: model(images, mask, None, model.arrange(mask)).loss.backward()
-
-
-def peak_bytes(step: Any) -> int:
-    """The most that PyTorch's allocator had given out at a time, by its profiler."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
-        step()
-    assert watched.profiler is not None
-    assert watched.profiler.kineto_results is not None
-    events = [event for event in watched.profiler.kineto_results.events() if event.name() == "[memory]"]
-    alive = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        alive += event.nbytes()
-        peak = max(peak, alive)
-    return peak
 
 
 @pytest.mark.parametrize("checkpointing", ["none", "blocks"])
@@ -95,7 +83,7 @@ def test_the_flops_of_parts_are_counted_by_hand() -> None:
     config = config_of(*SMALL, *NETWORKS["ViT, shared bias"], "masking.mask_patch=16 px")
     network = build_network(config, channels=3)
     flops = take_step(network, checkpointing="none", precision="bf16").flops
-    hidden = float(draw_masks(config, network.model, batch=1, step=0).float().mean())
+    hidden = float(network.inputs(1)[0].float().mean())
     one = 2 * 8 * 8 * 96 * 16 * 16 * 3
     assert flops["embedding"] == (one, one)
     assert flops["head"] == (hidden * one, 2 * hidden * one)
@@ -253,16 +241,12 @@ def test_the_command_prints_numbers_and_draws_them(tmp_path: Path) -> None:
         (["--gpus", "5000"], "cannot be shared by 5000 GPUs"),
         (["--picture", "plan.txt"], "a picture is a .png, .svg, .pdf file"),
         (["data.image_size=200 px"], "nearest: 192 or 224"),
+        (["--channels", "13"], "--channels 13: the recipe says 3"),
+        (["--encoder", "runs/tiny"], "--encoder runs/tiny: a pre-training makes its encoder"),
     ],
 )
 def test_what_cannot_be_is_said(given: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from simmim.cli import main
-    from simmim.cli.app import app
-
-    with pytest.raises(SystemExit) as ended:
-        main(lambda: app(["plan", "swin_base_192px_100ep", *given]))
-    assert ended.value.code == 2
-    assert said in capsys.readouterr().err
+    assert said in refusal(["plan", "swin_base_192px_100ep", *given], capsys)
 
 
 def test_the_table_says_what_to_run(capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,8 +27,8 @@ class HeadConfig(Protocol):
     def build(self, *, num_features: int, channels: int, upscale: int) -> nn.Module:
         """Make the head, a module from features (batch, num_features, h, w) to (batch, channels, h*upscale, w*upscale).
 
-        A head that answers each cell of the features from that cell alone says so by an attribute `cell_by_cell`, true; in
-        training it is then asked only where something is scored.
+        A head that answers each cell of the features from that cell alone says so by an attribute `cell_by_cell`, true, of its
+        very class, not of a parent's; in training it is then asked only where something is scored.
         """
         ...
 

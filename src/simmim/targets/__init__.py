@@ -36,8 +36,9 @@ __all__ = [
 class Target(Protocol):
     """The contract of a target.
 
-    One whose cells can be told from a part of the image alone says by a number `piece` how many pixels a side that part has;
-    in training it is then asked only where something is scored, of squares cut out of the images.
+    One whose cells can be told from a part of the image alone says by a number `piece` of its very class, not of a parent's,
+    how many pixels a side that part has; in training it is then asked only where something is scored, of squares cut out of
+    the images.
     """
 
     @property

@@ -298,8 +298,13 @@ def _with_masks(config: PretrainConfig, model: SimMIM, shown: list[_Shown]) -> A
 def _save_encoder(
     path: Path, config: PretrainConfig, model: SimMIM, weights: Mapping[str, Tensor], statistics: Statistics
 ) -> None:
+    save_encoder(path, weights, about_encoder(config, model, statistics))
+
+
+def about_encoder(config: PretrainConfig, model: SimMIM, statistics: Statistics) -> EncoderFile:
+    """What the file of its encoder says beside the weights."""
     encoder = model.encoder
-    about = EncoderFile(
+    return EncoderFile(
         architecture=encoder.architecture.name,
         arguments=encoder.architecture.arguments,
         image_size=encoder.image_size,
@@ -309,7 +314,6 @@ def _save_encoder(
         recipe=write_yaml(config),
         version=__version__,
     )
-    save_encoder(path, weights, about)
 
 
 def about_of(state: Mapping[str, Any]) -> tuple[PretrainConfig, Statistics]:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import timm
 from torch import Tensor, nn
 
-from simmim.tensors import DamagedFile, read_tensors, write_tensors
+from simmim.tensors import DamagedFile, read_tensors, read_words, write_tensors
 from simmim.units import Size
 from simmim.weights.resize import resize_table
 
@@ -97,9 +97,22 @@ def read_encoder(path: Path) -> tuple[dict[str, Tensor], EncoderFile]:
         DamagedFile: where the file is not what was saved, or not an encoder of simmim's.
     """
     tensors, words = read_tensors(path)
+    return tensors, _about(path, words)
+
+
+def read_about(path: Path) -> EncoderFile:
+    """What is said of the weights alone; whether they are whole is not looked at.
+
+    Raises:
+        DamagedFile: where it is not an encoder of simmim's.
+    """
+    return _about(path, read_words(path))
+
+
+def _about(path: Path, words: Mapping[str, str]) -> EncoderFile:
     if "architecture" not in words:
         raise DamagedFile(f"{path} is not an encoder: it does not say its architecture")
-    return tensors, EncoderFile(
+    return EncoderFile(
         architecture=words["architecture"],
         arguments=_untupled(json.loads(words["arguments"])),
         image_size=_pair(json.loads(words["image_size"])),

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from simmim.encoders.layers import blocks_of
 from simmim.tasks.plan.machines import Cluster
+from simmim.tasks.plan.network import Network
 from simmim.tasks.plan.pretend import KINDS
-from simmim.tasks.plan.step import FORMATS, Network, Step
+from simmim.tasks.plan.step import FORMATS, Step
 
 _FULL, _SHORT = 4, 2
 _ADAMW = 2 * _FULL  # a running mean and a running square, in float32
@@ -48,7 +49,8 @@ class Sizes:
 
     trainable: int
     frozen_bytes: int
-    """Parameters that are not trained, and buffers."""
+    """Parameters that are not trained."""
+    buffer_bytes: int
     largest_block: int
     """Parameters of the largest block."""
     outside_blocks: int
@@ -56,11 +58,12 @@ class Sizes:
     @classmethod
     def of(cls, network: Network) -> "Sizes":
         """Those of a network."""
-        model = network.model
-        blocks = [sum(each.numel() for each in block.parameters()) for block in blocks_of(model.encoder.backbone)]
+        model = network.trained
+        blocks = [sum(each.numel() for each in block.parameters()) for block in blocks_of(network.backbone)]
         trainable = sum(each.numel() for each in model.parameters() if each.requires_grad)
-        others = [*model.buffers(), *(each for each in model.parameters() if not each.requires_grad)]
-        return cls(trainable, sum(each.nbytes for each in others), max(blocks, default=0), trainable - sum(blocks))
+        frozen = sum(each.nbytes for each in model.parameters() if not each.requires_grad)
+        buffers = sum(each.nbytes for each in model.buffers())
+        return cls(trainable, frozen, buffers, max(blocks, default=0), trainable - sum(blocks))
 
 
 def memory_of(sizes: Sizes, step: Step, setting: Setting, *, gpus: int, accumulation: int) -> Memory:
@@ -88,7 +91,7 @@ def memory_of(sizes: Sizes, step: Step, setting: Setting, *, gpus: int, accumula
     moment = int((gradients + copies + activations).argmax())
     share = gpus if sharded else 1
     return Memory(
-        weights=whole / share + sizes.frozen_bytes,
+        weights=(whole + sizes.frozen_bytes) / share + sizes.buffer_bytes,
         optimizer=trainable * _ADAMW / share,
         gradients=float(gradients[moment]),
         copies=float(copies[moment]),

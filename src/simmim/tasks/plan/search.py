@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from simmim.tasks.plan.machines import GPUS, Cluster
 from simmim.tasks.plan.memory import Memory, Setting, Sizes, memory_of, seconds_of
-from simmim.tasks.plan.step import CHECKPOINTINGS, Flops, Network, Step, build_network, take_step
-from simmim.tasks.pretrain import PretrainConfig
+from simmim.tasks.plan.network import Network, PlannedConfig, build_network
+from simmim.tasks.plan.step import CHECKPOINTINGS, Flops, Step, take_step
 
 IMAGES = 1_281_167
 """Training images of ImageNet-1K, where it is not said how many there are."""
@@ -34,13 +34,10 @@ class Plan:
 
     recipe: str
     overrides: Sequence[str]
-    config: PretrainConfig
-    channels: int
+    config: PlannedConfig
+    network: Network
     cluster: Cluster
     images: int
-    parameters: dict[str, int]
-    """By part."""
-    backbone_parameters: int
     flops: dict[str, Flops]
     """Of one image by part, nothing computed again."""
     options: list[Option]
@@ -49,6 +46,17 @@ class Plan:
     """The recipe's own setting; None where the GPU does not know its number format."""
     advice: list[str]
     """What would help, where nothing fits."""
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        """By part."""
+        return self.network.parameters_by_part()
+
+    @property
+    def backbone_parameters(self) -> int:
+        """Of the backbone alone, without a classifier."""
+        named = self.network.backbone.named_parameters()
+        return sum(each.numel() for name, each in named if not name.startswith("head."))
 
     @property
     def share(self) -> int:
@@ -92,20 +100,22 @@ class Plan:
             words["machine.micro_batch"] = f"{setting.micro_batch} images"
         kept = [word for word in self.overrides if word.partition("=")[0] not in words]
         chosen = [f"{name}={value}" for name, value in words.items()]
-        verb = ["pretrain", self.recipe, "--data", "DATA", "--out", "RUN", *kept, *chosen]
+        verb = [*self.network.verb(self.recipe), "--data", "DATA", "--out", "RUN", *kept, *chosen]
         return f"{'simmim' if cluster.gpus == 1 else start} {shlex.join(verb)}"
 
 
 def make_plan(
-    config: PretrainConfig,
+    config: PlannedConfig,
     cluster: Cluster,
     *,
     recipe: str | Path,
     overrides: Sequence[str] = (),
     images: int | None = None,
     channels: int | None = None,
+    encoder: str | Path | None = None,
+    classes: int = 1000,
 ) -> Plan:
-    """Plan the pre-training of a recipe, without training.
+    """Plan what a recipe does, a pre-training or a fine-tuning, without training.
 
     Args:
         config: the recipe.
@@ -114,6 +124,8 @@ def make_plan(
         overrides: the settings that differ from it.
         images: how many the data set has; those of ImageNet-1K if not given.
         channels: of an image, where the recipe does not say it; 3 if not given.
+        encoder: for a fine-tuning, whose: a run, its file, or the recipe of a pre-training; that of `config` if not given.
+        classes: of a fine-tuning.
 
     Raises:
         ValueError: where the network cannot be built, or the batch is too small for so many GPUs.
@@ -123,19 +135,16 @@ def make_plan(
             f"a batch of {config.batch} images cannot be shared by {cluster.gpus} GPUs; take --gpus {config.batch} or less, "
             f"or batch='{cluster.gpus} images' or more"
         )
-    found = config.data.channel_count or (len(config.data.mean) if config.data.mean else None) or channels or 3
-    network = build_network(config, channels=found)
+    network = build_network(config, channels=channels, encoder=encoder, classes=classes)
     scout = _Scout(config, network, cluster)
     flops = scout.step("none", scout.precisions[0]).flops
     plan = Plan(
         recipe=str(recipe),
         overrides=overrides,
         config=config,
-        channels=found,
+        network=network,
         cluster=cluster,
         images=images or IMAGES,
-        parameters=network.parameters_by_part(),
-        backbone_parameters=sum(each.numel() for each in network.model.encoder.backbone.parameters()),
         flops=dict(flops),
         options=list(scout.options()),
         as_written=scout.as_written(),
@@ -152,7 +161,7 @@ def _machinery(option: Option) -> tuple[int, int, int]:
 class _Scout:
     """Tries settings of one recipe."""
 
-    def __init__(self, config: PretrainConfig, network: Network, cluster: Cluster) -> None:
+    def __init__(self, config: PlannedConfig, network: Network, cluster: Cluster) -> None:
         self.config, self.network, self.cluster = config, network, cluster
         self.sizes = Sizes.of(network)
         self._steps: dict[tuple[str, str], Step] = {}

@@ -1,6 +1,5 @@
 """One training step of a network on shapes alone: what it multiplies, and what memory it holds at every moment."""
 
-import re
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -11,12 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simmim.data import Statistics
+from simmim.encoders import checkpoint_blocks
 from simmim.engine.distributed import MachineConfig
-from simmim.model import SimMIM
-from simmim.tasks.plan.formats import LikeAGpu, NumbersStayReal
+from simmim.tasks.plan.formats import LikeAGpu
+from simmim.tasks.plan.network import Network, part_of
 from simmim.tasks.plan.pretend import KINDS, MANY, Ledger
-from simmim.tasks.pretrain import PretrainConfig, build_model, draw_masks
 
 CHECKPOINTINGS: tuple[str, ...] = get_args(MachineConfig.model_fields["checkpointing"].annotation)
 """The words of machine.checkpointing."""
@@ -56,37 +54,8 @@ class Step:
         return self.fixed + images * self.per_image
 
 
-@dataclass(frozen=True)
-class Network:
-    """The network of a recipe, on the meta device."""
-
-    config: PretrainConfig
-    model: SimMIM
-
-    def parameters_by_part(self) -> dict[str, int]:
-        """How many parameters each part has."""
-        found: dict[str, int] = {}
-        for name, parameter in self.model.named_parameters():
-            part = part_of(name)
-            found[part] = found.get(part, 0) + parameter.numel()
-        return found
-
-
-def build_network(config: PretrainConfig, *, channels: int) -> Network:
-    """Make the network of a recipe without values, for images of so many channels.
-
-    Raises:
-        ValueError: where its sizes do not fit, as when it is trained.
-    """
-    made_up = Statistics(channels, (0.5,) * channels, (0.25,) * channels)
-    with Ledger(), torch.device("meta"), NumbersStayReal():
-        return Network(config, build_model(config, made_up).train())
-
-
 def take_step(network: Network, *, checkpointing: str, precision: str, fused: bool = True) -> Step:
     """Run one micro batch of a network forward and backward.
-
-    Every image has the same mask, the first of the recipe.
 
     Args:
         network: whose.
@@ -94,9 +63,10 @@ def take_step(network: Network, *, checkpointing: str, precision: str, fused: bo
         precision: a word of machine.precision.
         fused: whether attention is a fused kernel, as on a GPU.
     """
-    model, config = deepcopy(network.model, {id(buffer): buffer for buffer in network.model.buffers()}), network.config
-    checkpoint: Any = model.encoder.checkpoint_blocks  # the words are those of the settings
-    checkpoint(checkpointing)
+    network = deepcopy(network, {id(buffer): buffer for buffer in network.trained.buffers()})
+    model = network.trained
+    how: Any = checkpointing  # the words are those of the settings
+    checkpoint_blocks(network.backbone, how)
     parts = {parameter: part_of(name) for name, parameter in model.named_parameters()}
     ledger = Ledger(parts)
     ledger.leave_out(*model.buffers())
@@ -104,11 +74,10 @@ def take_step(network: Network, *, checkpointing: str, precision: str, fused: bo
     for parameter in parts:
         if parameter.requires_grad:
             parameter.register_post_accumulate_grad_hook(_filer(ledger))
-    mask = draw_masks(config, model, batch=1, step=0).expand(MANY, -1, -1)
-    arranged = model.arrange(mask)
-    images = torch.empty(MANY, model.encoder.in_channels, *model.encoder.image_size, device="meta")
+    inputs = network.inputs(MANY)
+    images = torch.empty(MANY, network.channels, *network.image_size, device="meta")
     with ledger, like_a_gpu:
-        loss = model(images, mask, None, arranged).loss
+        loss = model(images, *inputs).loss
         like_a_gpu.drop_copies()
         ledger.passing = "backward"
         _backward(loss)
@@ -138,14 +107,3 @@ def _summary(ledger: Ledger) -> Step:
         for part in dict.fromkeys(part for part, _ in ledger.flops)
     }
     return Step(flops, table[:, : len(KINDS)], table[:, len(KINDS) :] / MANY)
-
-
-def part_of(name: str) -> str:
-    """The part of a network that a parameter belongs to, as a person names it."""
-    if name.startswith("head."):
-        return "head"
-    if name == "mask_token" or ".patch_embed." in name or re.search(r"\.(cls_token|pos_embed|reg_token)$", name):
-        return "embedding"
-    if found := re.search(r"\.(?:layers|stages)[._](\d+)\.", name):
-        return f"stage {int(found[1]) + 1}"
-    return "blocks" if re.search(r"\.(blocks\.\d+|rel_pos_bias)\.", name) else "rest of the encoder"

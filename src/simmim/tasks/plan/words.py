@@ -14,9 +14,9 @@ _PARALLEL = {"one": "one GPU", "ddp": "DDP", "fsdp": "FSDP"}
 def assumptions(plan: Plan) -> list[str]:
     """What the numbers rest on, a sentence each."""
     cluster = plan.cluster
-    gpu, height_width = cluster.gpu, size_of(plan.config.data.image_size)
+    gpu, network = cluster.gpu, plan.network
     found = [
-        f"Images of {height_width} px with {plan.channels} channels, masked as the first of the recipe's masks.",
+        f"Images of {size_of(network.image_size)} px with {network.channels} channels, {network.shown()}.",
         "FLOPs: products of matrices, two operations each, by PyTorch's own formulas on a step without values; what attention "
         "computes again within its kernel does not count, what checkpointing computes again counts in the time.",
         "Memory: the moment of a step when most is alive, every tensor of the step followed on the meta device; AdamW in "
@@ -38,7 +38,7 @@ def assumptions(plan: Plan) -> list[str]:
 
 def tell(plan: Plan) -> None:
     """Print a plan as tables."""
-    total = sum(plan.parameters.values())
+    parameters = plan.parameters
     forward, backward = (sum(getattr(each, way) for each in plan.flops.values()) for way in ("forward", "backward"))
     parts = [
         (
@@ -48,14 +48,14 @@ def tell(plan: Plan) -> None:
         )
         if part in plan.flops
         else (part, f"{count / 1e6:.2f}", "0", "0")
-        for part, count in plan.parameters.items()
+        for part, count in parameters.items()
     ]
     parts += [
         (part, "0", f"{flops.forward / 1e9:.2f}", f"{flops.backward / 1e9:.2f}")
         for part, flops in plan.flops.items()
-        if part not in plan.parameters
+        if part not in parameters
     ]
-    sums = ("all", f"{total / 1e6:.2f}", f"{forward / 1e9:.2f}", f"{backward / 1e9:.2f}")
+    sums = ("all", f"{sum(parameters.values()) / 1e6:.2f}", f"{forward / 1e9:.2f}", f"{backward / 1e9:.2f}")
     title = f"{plan.recipe}: {plan.backbone_parameters / 1e6:.2f} M parameters in the backbone"
     columns = ("part", "parameters, M", "forward, GFLOP/image", "backward")
     print_table(columns, [*parts, sums], title=title)
