@@ -193,7 +193,9 @@ def test_a_run_that_was_cut_goes_on_as_if_it_had_not(tmp_path: Path, cut_at: int
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_step_saves_and_is_told(tmp_path: Path, number: int) -> None:
+def test_a_signal_ends_the_step_saves_and_is_told(
+    tmp_path: Path, number: int, capfd: pytest.CaptureFixture[str]
+) -> None:
     before = signal.getsignal(number)
     run = make_run(
         tmp_path, in_parts((12,)), begin_step=lambda step: os.kill(os.getpid(), number) if step == 2 else None
@@ -203,6 +205,7 @@ def test_a_signal_ends_the_step_saves_and_is_told(tmp_path: Path, number: int) -
     assert caught.value.exit_code == 128 + number
     assert [path.stem for path in checkpoint_paths(run.folder.checkpoints)] == ["step_00000003"]
     assert signal.getsignal(number) is before
+    assert ("Ctrl-C once more ends it at once" in capfd.readouterr().err) == (number == signal.SIGINT)
 
 
 def test_a_signal_in_the_last_step_finishes_the_run(tmp_path: Path) -> None:

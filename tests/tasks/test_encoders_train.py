@@ -65,7 +65,9 @@ def test_every_kind_of_encoder_trains_and_leaves_weights_that_plain_timm_takes(
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_a_shorter_number_format_learns_as_the_long_one_does(precision: str, pictures: Path, tmp_path: Path) -> None:
+def test_a_shorter_number_format_learns_as_the_long_one_does(
+    precision: str, pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     settings = {**QUICK, "schedule.duration": "24 steps", "schedule.warmup": "3 steps"}
     found: dict[str, list[float]] = {}
     for name in ("fp32", precision):
@@ -74,6 +76,7 @@ def test_a_shorter_number_format_learns_as_the_long_one_does(precision: str, pic
         ).path
         found[name] = losses(run)
         assert rows(run)[-1]["skipped_steps"] <= 2  # fp16 may look for its scale
+    assert ("fp16 is for GPUs" in caplog.text) == (precision == "fp16" and not torch.cuda.is_available())
     assert np.isfinite(found[precision]).all()
     assert found[precision] != found["fp32"], "the format changed nothing, so it was not used"
     assert found[precision] == pytest.approx(found["fp32"], rel=0.05)

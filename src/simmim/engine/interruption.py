@@ -7,6 +7,9 @@ from types import FrameType, TracebackType
 
 from simmim.parent import has_lost_its_parent
 
+_STDERR = 2
+_FIRST_THE_STEP = b"\nThe step at work is finished and saved, then the run stops; Ctrl-C once more ends it at once.\n"
+
 
 class Interrupted(Exception):  # noqa: N818 - it is no error: the run was asked to stop and did
     """A run that was asked to stop, and saved before it did."""
@@ -43,6 +46,8 @@ class Interruption:
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.number == signal.SIGINT:
             raise KeyboardInterrupt
+        if number == signal.SIGINT and os.environ.get("RANK", "0") == "0":
+            os.write(_STDERR, _FIRST_THE_STEP)  # print and logging may be at work in the very moment of a signal
         self.number = number
 
     def check_parent(self) -> None:

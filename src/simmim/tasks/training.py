@@ -288,6 +288,11 @@ def assemble(
 ) -> Run:
     """The run of a task, with precision, processes and compilation applied; the task adds how it is judged."""
     processes = session.processes
+    if config.machine.precision == "fp16" and processes.device.type == "cpu" and processes.is_main:
+        _log.warning(
+            "machine.precision=fp16 is for GPUs; on a CPU it takes many times as long as fp32 (19 times where it was "
+            "measured): add machine.precision=fp32"
+        )
     if config.machine.compile:
         module.compile()
 
