@@ -213,7 +213,8 @@ class SimMIM(nn.Module):
     def reconstruct(self, images: Images, mask: GivenMask) -> Images:
         """The images with the prediction in their holes, for looking at; as colours, whatever the target is."""
         mask = self.on_tokens(mask)
-        prediction = self.target.to_images(self(images, mask).prediction.float(), images)
+        whole = Arranged(self.encoder.arrange(mask), None)
+        prediction = self.target.to_images(self(images, mask, None, whole).prediction.float(), images)
         patch = self.encoder.patch_size
         holes = mask.bool().repeat_interleave(patch, dim=1).repeat_interleave(patch, dim=2)[:, None]
         return torch.where(holes, F.interpolate(prediction, size=images.shape[2:]), images)

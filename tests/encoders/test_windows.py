@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from simmim.encoders import BeitConfig, Encoder, EncoderConfig, SwinConfig, SwinV2Config, ViTConfig
+from simmim.encoders import BeitConfig, Encoder, EncoderConfig, SwinConfig, SwinV2Config, ViTConfig, windows
 from simmim.encoders.windows import nested_coordinates, window_places
 from simmim.heads import LinearHeadConfig
 from simmim.masking import BlockMasking, RandomMasking, SquareMasking
@@ -221,6 +221,33 @@ def test_computing_blocks_again_changes_not_one_bit_of_a_gradient_and_keeps_less
     for other in gradients[1:]:
         assert all(torch.equal(one, same) for one, same in zip(gradients[0], other, strict=True))
     assert kept["blocks"] < kept["none"] / 2
+
+
+@pytest.mark.parametrize("visible_blocks", [0, 1, 3])
+def test_a_few_windows_at_a_time_is_the_same_function(visible_blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, attend = list[int](), windows._attend_v2
+
+    def watch(attention: Any, x: Tensor, groups: Any) -> Tensor:
+        asked.append(x.shape[1] // groups.slots)
+        return attend(attention, x, groups)
+
+    monkeypatch.setattr(windows, "_attend_v2", watch)
+    found = []
+    for stages in (0, 2):
+        encoder = _giant(sequential_stages=stages, visible_blocks=visible_blocks).train()
+        for parameter in encoder.parameters():
+            nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(0))
+        hidden = _hidden(encoder, 60, 40, 50)
+        asked.clear()
+        answer = encoder.encode_hidden(_with_mask_token(encoder, _images(), hidden), hidden)
+        most = max(asked)
+        answer.square().sum().backward()
+        gradients = [each.grad for each in encoder.parameters() if each.grad is not None]
+        found.append((answer, gradients, most))
+    assert found[0][2] > 16 >= found[1][2]
+    assert torch.allclose(found[0][0], found[1][0], atol=1e-5)
+    for one, other in zip(found[0][1], found[1][1], strict=True):
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-5 * float(one.abs().max()))
 
 
 def _count(kept: dict[str, int], how: str, tensor: Tensor) -> Tensor:

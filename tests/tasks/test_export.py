@@ -8,9 +8,11 @@ import pytest
 import timm
 import torch
 
+from simmim.encoders import SwinV2Config
 from simmim.tasks.export import export_weights
 from simmim.tasks.load import load, load_encoder
 from simmim.tasks.passport import import_weights
+from simmim.weights import EncoderFile, save_encoder
 from simmim.weights.adapt import Wanted
 from simmim.weights.passport import read_passport
 from simmim.weights.pickles import read_foreign
@@ -81,6 +83,23 @@ def test_onnx_runs_any_number_of_images(tmp_path: Path) -> None:
     assert np.abs(pooled - ours.mean(dim=(2, 3)).numpy()).max() < 1e-4
 
 
+def test_onnx_of_a_network_that_attends_a_few_windows_at_a_time_runs_any_number_of_images(tmp_path: Path) -> None:
+    shape: dict[str, Any] = {"patch_size": 2, "embed_dim": 16, "depths": (2, 2), "num_heads": (2, 4), "window": 4}
+    config = SwinV2Config(name="swinv2_giant_window12_192", sequential_stages=2, **shape)
+    encoder = config.build(image_size=(32, 32), in_channels=3).eval()
+    made = encoder.architecture
+    about = EncoderFile(made.name, made.arguments, (32, 32), 3, (0.5,) * 3, (0.2,) * 3, recipe="", version="0")
+    save_encoder(tmp_path / "encoder.safetensors", encoder.backbone, about)
+    export_weights(tmp_path / "encoder.safetensors", to="onnx", out=tmp_path / "out")
+    session: Any = onnxruntime.InferenceSession(tmp_path / "out" / "encoder.onnx")
+    images = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ours = encoder(images)
+    for count in (1, 2, 5):
+        said = session.run(None, {"images": images[:count].numpy()})[0]
+        torch.testing.assert_close(torch.from_numpy(said), ours[:count], rtol=1e-4, atol=1e-4)
+
+
 def test_the_official_layout_keeps_how_pixels_are_normalised(tmp_path: Path) -> None:
     case = official_case("swin", tmp_path)
     assert not any("mean and std" in note for note in read_passport(case.path).notes)
@@ -113,3 +132,6 @@ def test_what_a_layout_cannot_hold_is_said(tmp_path: Path) -> None:
     (tmp_path / "full" / "a").touch()
     with pytest.raises(ValueError, match="is not empty"):
         export_weights(case.path, to="timm", out=tmp_path / "full")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert not left & {"out", "small", "vit"}, "an export that failed leaves nothing"
+    assert not [name for name in left if name.startswith(".")]

@@ -20,6 +20,7 @@ from simmim.tasks.catalogue import resolve
 from simmim.tasks.plan import GPUS, Cluster, build_network, find_gpu, make_plan, take_step
 from simmim.tasks.plan.formats import LikeAGpu
 from simmim.tasks.plan.pretend import Ledger
+from simmim.tasks.plan.words import conclusion
 from simmim.tasks.pretrain import PretrainConfig, build_model, draw_masks
 from tasks.support import refusal
 
@@ -99,6 +100,47 @@ def test_checkpointing_adds_the_forward_pass_of_the_blocks() -> None:
     last = 11 * 2 * 4 * 16 * 768**2
     assert added == pytest.approx(of_blocks - merging - last)
     assert again.alive(IMAGES)[:, 2].max() < plain.alive(IMAGES)[:, 2].max() / 2
+
+
+GIANT = "encoder={kind: swinv2, name: swinv2_giant_window12_192, embed_dim: 32, depths: [2, 2, 7, 1], num_heads: [1, 2, 4, 8]"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("checkpointing", ["none", "selective", "blocks"])
+def test_attention_a_few_windows_at_a_time_is_planned(checkpointing: str, precision: str) -> None:
+    plain, few = (
+        take_step(
+            build_network(config_of(*SMALL, f"{GIANT}, window: 4, sequential_stages: {stages}}}")),
+            checkpointing=checkpointing,
+            precision=precision,
+        )
+        for stages in (0, 2)
+    )
+    assert few.total.forward == pytest.approx(
+        plain.total.forward, rel=1e-3
+    )  # the small network of the bias runs more often
+    assert few.total.backward >= plain.total.backward
+    assert few.alive(IMAGES)[:, 2].max() <= plain.alive(IMAGES)[:, 2].max()
+
+
+def test_a_plan_counted_in_epochs_says_of_which_images() -> None:
+    giant = resolve("swinv2_giant", task="pretrain")
+    assert isinstance(giant, PretrainConfig)
+    said = {
+        images: " ".join(conclusion(make_plan(giant, Cluster(GPUS["h100"], 64), recipe="swinv2_giant", images=images)))
+        for images in (None, 70_000_000)
+    }
+    assert "20 epochs of ImageNet-1K's 1,281,167 images (--images for yours)" in said[None]
+    assert "warm-up alone is 30,000 steps" in said[None]
+    assert "20 epochs of 70,000,000 images." not in said[None]
+    assert "20 epochs of 70,000,000 images" in said[70_000_000]
+    assert "warm-up" not in said[70_000_000]
+
+
+def test_a_network_that_gains_nothing_by_it_is_not_spread() -> None:
+    found = make_plan(config_of(recipe="tiny"), Cluster(GPUS["h100"], 2), recipe="tiny")
+    assert found.cheapest is not None
+    assert (found.cheapest.setting.parallel, found.cheapest.setting.checkpointing) == ("ddp", "none")
 
 
 def test_formats_are_autocasts_own() -> None:
@@ -241,6 +283,9 @@ def test_the_command_prints_numbers_and_draws_them(tmp_path: Path) -> None:
         (["--gpus", "5000"], "cannot be shared by 5000 GPUs"),
         (["--picture", "plan.txt"], "a picture is a .png, .svg, .pdf file"),
         (["data.image_size=200 px"], "nearest: 192 or 224"),
+        (["--images", "5"], "--images 5: a step is a batch of 2048 images"),
+        (["--gpu", ""], "--gpu takes a name; known: t4,"),
+        (["--channels", "0"], "--channels 0: there must be at least 1"),
         (["--channels", "13"], "--channels 13: the recipe says 3"),
         (["--encoder", "runs/tiny"], "--encoder runs/tiny: a pre-training makes its encoder"),
     ],

@@ -83,7 +83,8 @@ def four(pictures: Path, labelled: Path, tmp_path_factory: pytest.TempPathFactor
     """The same in four processes, each with a quarter of the weights, which compute the cheap part of every block twice."""
     out = tmp_path_factory.mktemp("four") / "run"
     words = _words(pictures, out, FSDP, "machine.checkpointing=selective", f"monitor.data={labelled}")
-    complete(*words, processes=4)
+    done = complete(*words, processes=4)
+    assert "Warning" not in done.stderr, done.stderr
     return out
 
 

@@ -24,9 +24,16 @@ from torch import Tensor, nn
 _timm: Any = timm.models  # these two say too little of their types
 _checkpointing: Any = torch.utils.checkpoint
 
-__all__ = ["SwinTransformerV2Giant", "swinv2_giant_window12_192", "swinv2_huge_window12_192"]
+__all__ = [
+    "GIANTS",
+    "SwinTransformerV2Giant",
+    "attend_at_once",
+    "swinv2_giant_window12_192",
+    "swinv2_huge_window12_192",
+]
 
 
+GIANTS = ("swinv2_huge_window12_192", "swinv2_giant_window12_192")
 default_cfgs: Any = _timm.generate_default_cfgs(
     {
         name: {
@@ -35,7 +42,7 @@ default_cfgs: Any = _timm.generate_default_cfgs(
             "classifier": "head.fc",
             "pool_size": (6, 6),
         }
-        for name in ("swinv2_huge_window12_192", "swinv2_giant_window12_192")
+        for name in GIANTS
     }
 )
 """What timm wants to know of a model: no weights to download."""
@@ -76,6 +83,14 @@ def _few_windows_at_once(attention: Any, count: int) -> nn.Module:
     attention.__class__ = SequentialAttention  # a wrapper would rename the weights
     attention.windows_at_once = count
     return attention
+
+
+def attend_at_once(backbone: nn.Module) -> None:
+    """Let all windows attend at a time again, in place; weights and results stay."""
+    for module in backbone.modules():
+        if isinstance(module, SequentialAttention):
+            plain: Any = module
+            plain.__class__ = WindowAttention
 
 
 class SequentialAttention(WindowAttention):

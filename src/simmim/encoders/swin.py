@@ -9,8 +9,8 @@ from timm.models.swin_transformer_v2 import SwinTransformerV2
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from simmim.encoders import giants  # makes them known to timm
 from simmim.encoders.encoder import Architecture, Encoder, EncoderConfig, Looks
+from simmim.encoders.giants import GIANTS
 from simmim.encoders.windows import Groups, Windows, merge, move, nested_coordinates, pick, reorder, take_groups
 from simmim.shapes import Cells, Features, Images, Mask, Tokens
 from simmim.units import Pixels, Size, check_multiple
@@ -85,6 +85,19 @@ class SwinV2Config(WindowedConfig, frozen=True):
             "sequential_stages": self.sequential_stages,
         }
 
+    def build(self, *, image_size: Size, in_channels: int) -> "SwinEncoder":
+        """Make the encoder with random weights."""
+        for setting in ("extra_norm_every", "sequential_stages"):
+            if getattr(self, setting) is not None and self.name not in GIANTS:
+                raise ValueError(
+                    f"encoder.{setting} is a setting of {' and '.join(GIANTS)}; encoder.name={self.name} has none"
+                )
+        encoder = super().build(image_size=image_size, in_channels=in_channels)
+        stages = len(encoder.backbone.layers)
+        if (self.sequential_stages or 0) > stages:
+            raise ValueError(f"encoder.sequential_stages={self.sequential_stages}, and {self.name} has {stages} stages")
+        return encoder
+
 
 class Seen(NamedTuple):
     """Which cells of the feature map the first blocks see, and how the tokens in them lie."""
@@ -152,8 +165,7 @@ class SwinEncoder(Encoder):
                     shift=block.shift_size,
                 )
         kinds: Any = self.windows.values()
-        by_parts = any(isinstance(module, giants.SequentialAttention) for module in self.backbone.modules())
-        self._in_groups = all(kind.fits for kind in kinds) and not by_parts
+        self._in_groups = all(kind.fits for kind in kinds)
 
     def check_visible_only(self) -> None:
         """Refuse blocks that see visible tokens only where windows do not fill the map.
@@ -188,7 +200,7 @@ class SwinEncoder(Encoder):
 
         The blocks are timm's, and their tokens move as `windows.py` says; the result is timm's but for rounding.
         """
-        if not self._in_groups:  # windows that must be filled up, or taken a few at a time
+        if not self._in_groups:  # windows that must be filled up
             return self.backbone.norm(self.backbone.layers(tokens)).permute(0, 3, 1, 2)
         return self._run_stages(self._nest(tokens))
 

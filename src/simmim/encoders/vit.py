@@ -1,12 +1,14 @@
 """The plain vision transformer with absolute positions (timm's VisionTransformer)."""
 
-from typing import Any, Literal, NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from simmim.encoders.encoder import Architecture, Encoder, EncoderConfig, Looks
 from simmim.encoders.wanted import WantedBlock, take_wanted
@@ -55,6 +57,13 @@ class ViTConfig(PlainTransformerConfig, frozen=True):
         )
         encoder.see_visible_only(self.visible_blocks)
         return encoder
+
+
+def _attention_of_any_length(row: Tensor) -> AbstractContextManager[None]:
+    """Compiled for rows of many lengths, PyTorch's fused attention on a CPU is taken for another layout than it has."""
+    if torch.compiler.is_compiling() and row.device.type == "cpu":
+        return cast("AbstractContextManager[None]", sdpa_kernel(SDPBackend.MATH))
+    return nullcontext()
 
 
 class SeenRow(NamedTuple):
@@ -155,7 +164,8 @@ class ViTEncoder(PlainTransformerEncoder):
         seen, wanted = looks or self.arrange(hidden) or (None, None)
         row, blocks = self._begin(tokens), self.backbone.blocks
         if seen is not None:
-            kept = self._run(seen.take(row), blocks[: self.visible_blocks], attn_mask=seen.attention_mask())
+            with _attention_of_any_length(row):
+                kept = self._run(seen.take(row), blocks[: self.visible_blocks], attn_mask=seen.attention_mask())
             row, blocks = seen.put_back(kept, row), blocks[self.visible_blocks :]
         return self.finish(self._run(self._run(row, blocks[:-1]), blocks[-1:], wanted=wanted))
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from timm.models.swin_transformer import SwinTransformerBlock
 from timm.models.swin_transformer_v2 import SwinTransformerV2Block
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from simmim.encoders.wanted import only_at
 from simmim.units import Size
 
+_checkpointing: Any = torch.utils.checkpoint  # it says too little of its types
 _CORNERS = ((0, 0), (1, 0), (0, 1), (1, 1))  # (row, column), in the order in which Swin merges them
 
 
@@ -43,6 +45,19 @@ class Groups(NamedTuple):
     def slots(self) -> int:
         """Tokens a group."""
         return self.pairs.shape[-1]
+
+    def some(self, first: int, count: int, *, of: int) -> "Groups":
+        """What attention asks of `count` groups of every image, of the `of` that an image has, from the `first` on."""
+        pairs, apart = (
+            each if each is None or len(each) == 1 else _of_every_image(each, first, count, of)
+            for each in (self.pairs, self.apart)
+        )
+        assert pairs is not None, "only `apart` may be missing"
+        return self._replace(pairs=pairs, apart=apart)
+
+
+def _of_every_image(x: Tensor, first: int, count: int, of: int) -> Tensor:
+    return x.view(-1, of, *x.shape[1:])[:, first : first + count].flatten(0, 1)
 
 
 def nested_coordinates(map_size: Size, *, doublings: int) -> Tensor:
@@ -257,7 +272,7 @@ class _GroupedV2(GroupedBlock, SwinTransformerV2Block):
         if groups is None:
             return super().forward(x)
         block: Any = self
-        x = x + block.drop_path1(block.norm1(_attend_v2(block.attn, x, groups)))
+        x = x + block.drop_path1(block.norm1(_attend_few(block.attn, x, groups)))
         return x + block.drop_path2(only_at(wanted, x, lambda some: block.norm2(block.mlp(some))))
 
 
@@ -283,6 +298,22 @@ def _attend_v2(attention: Any, x: Tensor, groups: Groups) -> Tensor:
     table = 16 * torch.sigmoid(attention.cpb_mlp(attention.relative_coords_table).view(-1, attention.num_heads))
     bias = _bias(table, groups)
     return _finish(attention, x, _attention(q.to(v.dtype), k.to(v.dtype), v, bias, scale=1.0, groups=groups))
+
+
+def _attend_few(attention: Any, x: Tensor, groups: Groups) -> Tensor:
+    """SwinV2's attention; in a block that takes a few windows at a time (`giants.py`), so many groups, computed again later."""
+    at_once: int | None = getattr(attention, "windows_at_once", None)
+    if at_once is None:
+        return _attend_v2(attention, x, groups)
+    windows, done = x.reshape(len(x), -1, groups.slots, x.shape[2]), list[Tensor]()
+    for first in range(0, windows.shape[1], at_once):
+        part = windows[:, first : first + at_once].flatten(1, 2)
+        its = groups.some(first, at_once, of=windows.shape[1])
+        if attention.training and torch.is_grad_enabled():
+            done.append(_checkpointing.checkpoint(_attend_v2, attention, part, its, use_reentrant=False))
+        else:
+            done.append(_attend_v2(attention, part, its))
+    return torch.cat(done, dim=1)
 
 
 def _heads(qkv: Tensor, heads: int, slots: int) -> Sequence[Tensor]:

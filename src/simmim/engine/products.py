@@ -6,6 +6,7 @@ GFLOP/s a core where it was measured. oneDNN, which comes with PyTorch too, take
 
 import functools
 import platform
+import warnings
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor
 
 Products: TypeAlias = Literal["auto", "torch", "onednn"]
 
+_in_place: list[torch.library.Library] = []
 _LEAST_WORK = 2**18  # multiplications below which a call costs more than it saves
 
 
@@ -58,12 +60,19 @@ def _processor() -> str:
 @contextmanager
 def _onednn() -> Generator[None]:
     """Takes the place of PyTorch's two kernels for a product of two matrices, and gives it back."""
+    if _in_place:  # within another such context; PyTorch 2.11 takes no second one
+        yield
+        return
     kernels = torch.library.Library("aten", "IMPL")
-    kernels.impl("mm", _kernel("aten::mm", _mm), "CPU", with_keyset=True)
-    kernels.impl("addmm", _kernel("aten::addmm", _addmm), "CPU", with_keyset=True)
+    with warnings.catch_warnings():  # some versions of PyTorch say that a kernel is replaced, which is the point
+        warnings.simplefilter("ignore", UserWarning)
+        kernels.impl("mm", _kernel("aten::mm", _mm), "CPU", with_keyset=True)
+        kernels.impl("addmm", _kernel("aten::addmm", _addmm), "CPU", with_keyset=True)
+    _in_place.append(kernels)
     try:
         yield
     finally:
+        _in_place.clear()
         kernels._destroy()  # pyright: ignore[reportPrivateUsage] - the public way waits for the garbage collector
 
 

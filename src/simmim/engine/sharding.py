@@ -34,8 +34,8 @@ def shard(module: nn.Module, *, device: torch.device, precision: PrecisionName) 
     keeps its share of the weights in float32, and autocast decides on the format of every operation, as without sharding.
     What lies outside the parts (embeddings, norms, the mask token) is gathered in float32.
     """
-    # timm's Swin blocks return a view, and nothing alters it in place, which is what torch warns of
-    warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module \(FSDPSwin\w+\) returned a view tensor")
+    # timm's Swin blocks and the model itself return views, and nothing alters them in place, which is what torch warns of
+    warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module \(FSDP\w+\) returned a view tensor")
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     formats = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if precision == "bf16" else None,

@@ -1,5 +1,6 @@
 """Weights leave for another library; it loads them back and must say the same before the command says done."""
 
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -49,14 +50,20 @@ def export_weights(run: str | Path, *, to: Destination, out: str | Path) -> Expo
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{out} is not empty; choose another --out")
     one = leaving(run)
-    folder.mkdir(parents=True, exist_ok=True)
-    written = _WRITERS[to](one, folder)
-    if not written.difference < _CLOSE:
-        raise ValueError(
-            f"{written.checked_by} says something else than simmim: they differ by {written.difference:.2g} of the largest "
-            f"number. What lies in {folder} is not to be used; please report this"
-        )
-    write_text_atomically(folder / "README.md", _card(one, written))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as unchecked:
+        there = Path(unchecked) / folder.name
+        there.mkdir()
+        written = _WRITERS[to](one, there)
+        if not written.difference < _CLOSE:
+            raise ValueError(
+                f"{written.checked_by} says something else than simmim: they differ by {written.difference:.2g} of the "
+                "largest number. Nothing was written; please report this"
+            )
+        write_text_atomically(there / "README.md", _card(one, written))
+        if folder.exists():
+            folder.rmdir()  # it is empty
+        there.replace(folder)
     files = tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()))
     return Exported(str(folder), files, written.checked_by, written.difference, written.notes)
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 
+from simmim.encoders.giants import attend_at_once
 from simmim.files import write_atomically, write_text_atomically
 from simmim.tasks.leaving import Leaving, Maps, difference, example
 from simmim.tasks.outward import Written
@@ -24,6 +25,7 @@ def write_onnx(one: Leaving, out: Path) -> Written:
         import onnxruntime
     except ImportError as error:
         raise ValueError('this needs onnx and onnxruntime; install them with: pip install "simmim[onnx]"') from error
+    attend_at_once(one.backbone)  # a loop over windows would hold the number of images
     maps = Maps(one.backbone, classes=len(one.about.classes)).eval()
     images = example(one, batch=3).images
     outputs = _OUTPUTS[: 3 if one.about.classes else 2]

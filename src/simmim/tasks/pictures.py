@@ -73,7 +73,8 @@ class Gallery:
         was_training = self._model.training
         self._model.eval()
         with torch.no_grad():
-            loss = float(self._model(images, masks, valid).loss)
+            arranged = self._model.arrange(self._masks).to(device)
+            loss = float(self._model(images, masks, valid, arranged).loss)
         self._model.train(was_training)
         return {"fixed_loss": loss, **{f"fixed_loss_{name}": value for name, value in self.fillings.items()}}
 

@@ -16,6 +16,7 @@ _NORMS = {"layer_norm", "group_norm", "norm", "normalize", "softmax", "log_softm
 _LOSSES = {"l1_loss", "mse_loss", "smooth_l1_loss", "cross_entropy", "nll_loss", "cdist"}
 _LONG = _NORMS | _LOSSES | {"exp", "log", "log2", "pow", "__pow__", "sum", "prod", "cumsum"}
 """What it runs in float32 (same place, "CUDA Ops that can autocast to float32")."""
+_OF_A_BLOCK = 16  # weights and biases of a block, rounded up
 _ALIGNED = 16  # elements; a bias of another width is filled up by the fused kernel
 
 
@@ -33,13 +34,13 @@ class LikeAGpu(TorchFunctionMode):
         self.short = short
         self._fused = fused
         self._copied = copied
-        self._keeps_copies = True
+        self._limit: int | None = None
         self._copies: dict[int, Tensor] = {}
 
     def drop_copies(self) -> None:
-        """End the forward pass, in which a weight is copied once: behind it nobody keeps copies for another operation."""
+        """End the forward pass, in which a weight is copied once; what is computed again then copies a block's weights once."""
         self._copies.clear()
-        self._keeps_copies = False
+        self._limit = _OF_A_BLOCK
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -65,8 +66,9 @@ class LikeAGpu(TorchFunctionMode):
             return self._copies[id(tensor)]
         copy = tensor.to(self.short)
         self._copied(copy)
-        if self._keeps_copies:
-            self._copies[id(tensor)] = copy
+        self._copies[id(tensor)] = copy
+        if self._limit is not None and len(self._copies) > self._limit:
+            del self._copies[next(iter(self._copies))]
         return copy
 
 

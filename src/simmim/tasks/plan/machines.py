@@ -55,6 +55,10 @@ GPUS: Mapping[str, Gpu] = {
 }
 
 
+START_SECONDS = 3e-5
+"""What it takes to begin an exchange between GPUs, however little is sent: an assumption, which matters for small networks."""
+
+
 @dataclass(frozen=True)
 class Cluster:
     """Some cards of one kind, and how well they are used."""
@@ -100,6 +104,8 @@ def find_gpu(name: str | None) -> Gpu:
     if name is None:
         return _of_this_machine() or GPUS["h100"]
     key = name.lower()
+    if not key:
+        raise ValueError(f"--gpu takes a name; known: {', '.join(GPUS)}")
     alike = [gpu for known, gpu in GPUS.items() if known.startswith(key)]
     if key in GPUS or len(alike) == 1:
         return GPUS.get(key) or alike[0]

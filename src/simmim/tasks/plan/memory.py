@@ -4,13 +4,17 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from simmim.encoders.layers import blocks_of
-from simmim.tasks.plan.machines import Cluster
+from simmim.tasks.plan.machines import START_SECONDS, Cluster
 from simmim.tasks.plan.network import Network
 from simmim.tasks.plan.pretend import KINDS
 from simmim.tasks.plan.step import FORMATS, Step
 
 _FULL, _SHORT = 4, 2
 _ADAMW = 2 * _FULL  # a running mean and a running square, in float32
+_BUCKET = 25 * 2**20  # bytes that DDP sends at a time
+_CHEAP_AGAIN = (
+    0.05  # selective: what is computed again multiplies nothing, and is no operation that is counted; assumed
+)
 _BLOCKS_GATHERED = 3  # FSDP: the one at work, the next on its way, and the buffer it arrives in
 _BLOCKS_SCATTERED = 2  # the gradient of a block as it was computed, and as it is sent
 
@@ -51,6 +55,7 @@ class Sizes:
     frozen_bytes: int
     """Parameters that are not trained."""
     buffer_bytes: int
+    blocks: int
     largest_block: int
     """Parameters of the largest block."""
     outside_blocks: int
@@ -63,7 +68,7 @@ class Sizes:
         trainable = sum(each.numel() for each in model.parameters() if each.requires_grad)
         frozen = sum(each.nbytes for each in model.parameters() if not each.requires_grad)
         buffers = sum(each.nbytes for each in model.buffers())
-        return cls(trainable, frozen, buffers, max(blocks, default=0), trainable - sum(blocks))
+        return cls(trainable, frozen, buffers, len(blocks), max(blocks, default=0), trainable - sum(blocks))
 
 
 def memory_of(sizes: Sizes, step: Step, setting: Setting, *, gpus: int, accumulation: int) -> Memory:
@@ -126,16 +131,17 @@ def seconds_of(sizes: Sizes, step: Step, setting: Setting, cluster: Cluster, *, 
     """
     rate = cluster.gpu.tflops[setting.precision] * 1e12 * cluster.utilisation
     flops = step.total
-    computing = share * flops.both / rate
+    computing = share * flops.both / rate * (1 + _CHEAP_AGAIN * (setting.checkpointing == "selective"))
     backward = min(setting.micro_batch, share) * flops.backward / rate
     part = (cluster.gpus - 1) / cluster.gpus
     gradients = part * sizes.trainable * _FULL / cluster.link
     if setting.parallel == "ddp":
-        return computing + max(0.0, 2 * gradients - backward)
+        begun = (1 + sizes.trainable * _FULL // _BUCKET) * START_SECONDS
+        return computing + max(begun, 2 * gradients - backward)
     if setting.parallel == "fsdp":
-        gatherings = 1 + -(
-            -share // setting.micro_batch
-        )  # they stay whole from a backward pass to the next forward pass
+        # They stay whole from a backward pass to the next forward pass.
+        gatherings = 1 + -(-share // setting.micro_batch)
         weights = gatherings * part * sizes.trainable * _width(setting) / cluster.link
-        return computing + max(0.0, gradients - backward, gradients + weights - computing)
+        begun = (1 + gatherings) * sizes.blocks * START_SECONDS
+        return computing + max(begun, gradients - backward, gradients + weights - computing)
     return computing

@@ -154,6 +154,8 @@ def build_network(
 
 
 def _pretrain_network(config: PretrainConfig, channels: int | None) -> PretrainNetwork:
+    if channels is not None and channels < 1:
+        raise ValueError(f"--channels {channels}: there must be at least 1")
     said = config.data.channel_count or (len(config.data.mean) if config.data.mean else None)
     if said and channels not in (None, said):
         raise ValueError(

@@ -66,7 +66,12 @@ class Plan:
     @property
     def total_steps(self) -> int:
         """Steps of the whole run."""
-        return self.config.schedule.duration.steps(max(self.images // self.config.batch, 1))
+        return self.config.schedule.duration.steps(self.steps_an_epoch)
+
+    @property
+    def steps_an_epoch(self) -> int:
+        """Whole batches in the data set."""
+        return max(self.images // self.config.batch, 1)
 
     @property
     def cheapest(self) -> Option | None:
@@ -128,8 +133,13 @@ def make_plan(
         classes: of a fine-tuning.
 
     Raises:
-        ValueError: where the network cannot be built, or the batch is too small for so many GPUs.
+        ValueError: where the network cannot be built, the batch is too small for so many GPUs or larger than the data set.
     """
+    if images is not None and images < config.batch:
+        raise ValueError(
+            f"--images {images}: a step is a batch of {config.batch} images, so a data set has at least as many; set a smaller "
+            "one, such as batch='8 images'"
+        )
     if config.batch < cluster.gpus:
         raise ValueError(
             f"a batch of {config.batch} images cannot be shared by {cluster.gpus} GPUs; take --gpus {config.batch} or less, "

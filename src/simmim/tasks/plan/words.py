@@ -3,7 +3,7 @@
 from typing import Any
 
 from simmim.report import print_table
-from simmim.tasks.plan.machines import NETWORK_GB_S
+from simmim.tasks.plan.machines import NETWORK_GB_S, START_SECONDS
 from simmim.tasks.plan.search import IMAGES, Option, Plan
 from simmim.units import Size
 
@@ -22,7 +22,7 @@ def assumptions(plan: Plan) -> list[str]:
         "Memory: the moment of a step when most is alive, every tensor of the step followed on the meta device; AdamW in "
         f"float32; {cluster.margin:.0%} of the card is left alone for driver, libraries and allocator.",
         f"Time: {cluster.utilisation:.0%} of the card's dense peak rate (data sheet), an assumption; give your own with "
-        "--utilisation. Reading images is not counted.",
+        "--utilisation; selective checkpointing adds 5 % (an assumption). Reading images is not counted.",
         f"Data: {plan.images:,} images, {plan.total_steps:,} steps of {plan.config.batch:,}."
         + (" That is ImageNet-1K, an assumption; give --images." if plan.images == IMAGES else ""),
     ]
@@ -30,8 +30,9 @@ def assumptions(plan: Plan) -> list[str]:
         far = f", {NETWORK_GB_S:g} GB/s a card to other hosts (an assumption)" if cluster.hosts > 1 else ""
         found.append(
             f"Exchange: {gpu.link_gb_s:g} GB/s a card within a host (data sheet){far}, hidden behind computing where that is "
-            "long enough; DDP's buckets beside the gradients; FSDP with three blocks gathered at a time, and weights and "
-            "gradients whole between the micro batches of a step."
+            f"long enough; {START_SECONDS * 1e6:g} microseconds to begin each (an assumption); DDP's buckets beside the "
+            "gradients; FSDP with three blocks gathered at a time, and weights and gradients whole between the micro batches "
+            "of a step."
         )
     return found
 
@@ -109,8 +110,20 @@ def conclusion(plan: Plan) -> list[str]:
         return said
     said.append(
         f"The cheapest that fits: {in_words(best)}: {plan.images_per_second(best):,.0f} images/s, "
-        f"{time_of(plan, best)} in all.\n  {plan.command(best)}"
+        f"{time_of(plan, best)} in all for {_data_of(plan)}.\n  {plan.command(best)}"
     )
+    return said
+
+
+def _data_of(plan: Plan) -> str:
+    """What the length of the run rests on, where it does."""
+    duration, warmup = plan.config.schedule.duration, plan.config.schedule.warmup.steps(plan.steps_an_epoch)
+    if duration.unit == "steps":
+        return str(duration)
+    assumed = "ImageNet-1K's " if plan.images == IMAGES else ""
+    said = f"{duration} of {assumed}{plan.images:,} images{' (--images for yours)' if assumed else ''}"
+    if warmup > plan.total_steps:
+        said += f"; the recipe's warm-up alone is {warmup:,} steps, so it was made for far more images"
     return said
 
 
@@ -123,9 +136,11 @@ def in_words(option: Option) -> str:
 
 
 def time_of(plan: Plan, option: Option) -> str:
-    """How long the whole run takes, in hours or days."""
+    """How long the whole run takes, in minutes, hours or days."""
     days = plan.days(option)
-    return f"{days:.1f} days" if days >= 1 else f"{days * 24:.1f} hours"
+    if days >= 1:
+        return f"{days:.1f} days"
+    return f"{days * 24:.1f} hours" if days >= 1 / 24 else f"{max(days * 24 * 60, 0.1):.1f} minutes"
 
 
 def size_of(image_size: Size) -> str:
