@@ -120,7 +120,8 @@ def test_attention_a_few_windows_at_a_time_is_planned(checkpointing: str, precis
         plain.total.forward, rel=1e-3
     )  # the small network of the bias runs more often
     assert few.total.backward >= plain.total.backward
-    assert few.alive(IMAGES)[:, 2].max() <= plain.alive(IMAGES)[:, 2].max()
+    if checkpointing == "none":  # the others keep no attention maps either
+        assert few.alive(IMAGES)[:, 2].max() < plain.alive(IMAGES)[:, 2].max()
 
 
 def test_a_plan_counted_in_epochs_says_of_which_images() -> None:

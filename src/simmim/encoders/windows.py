@@ -305,7 +305,8 @@ def _attend_few(attention: Any, x: Tensor, groups: Groups) -> Tensor:
     at_once: int | None = getattr(attention, "windows_at_once", None)
     if at_once is None:
         return _attend_v2(attention, x, groups)
-    windows, done = x.reshape(len(x), -1, groups.slots, x.shape[2]), list[Tensor]()
+    windows = x.reshape(len(x), -1, groups.slots, x.shape[2])
+    done: list[Tensor] = []
     for first in range(0, windows.shape[1], at_once):
         part = windows[:, first : first + at_once].flatten(1, 2)
         its = groups.some(first, at_once, of=windows.shape[1])
