@@ -1,6 +1,7 @@
 """The command line: it answers at once, prints what programs can read, and an error is a sentence."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -169,3 +170,12 @@ def test_the_verbs_that_print_tables_print_json_and_plain_tables(tmp_path: Path)
     assert judged["classes"] == 2
     assert f"{judged['knn_accuracy']:.1%}" in table
     assert "nearest neighbours" in table
+
+
+@pytest.mark.parametrize("words", [["recipes"], ["recipes", "--json"], ["--help"]], ids=" ".join)
+def test_a_reader_that_has_gone_is_no_error(words: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "simmim", *words], stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, b"")

@@ -58,7 +58,7 @@ def _cut(run: Path, out: Path, *, step: int) -> Path:
 def _assert_close(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     assert one.keys() == other.keys()
     for name, tensor in one.items():
-        assert torch.allclose(tensor, other[name], rtol=1e-4, atol=1e-5), name
+        assert torch.allclose(tensor, other[name], rtol=1e-4, atol=5e-5), name
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ Each module holds the verbs of one kind; torch is imported inside a verb.
 """
 
 import os
+import select
 import shlex
 import sys
 from collections.abc import Callable
@@ -28,10 +29,33 @@ VERBS = (training, judging, evaluating, embedding, reporting, passport, parts, p
 """Importing them makes their verbs known."""
 
 
+_UNREAD = 1  # as rich ends where it prints
+
+
 def _fail(message: str, *, code: int) -> NoReturn:
     rank = os.environ.get("RANK", "0")
     print(f"simmim: {message}" if rank == "0" else f"simmim [process {rank}]: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+def _run_and_flush(run: Callable[[], object]) -> None:
+    try:
+        run()
+    except SystemExit:
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+
+
+def _reader_has_gone() -> bool:
+    """Whether nobody reads what is printed any more, as behind `| head`."""
+    output = sys.stdout.fileno()
+    asked = select.poll()
+    asked.register(output, 0)
+    gone = any(event & select.POLLERR for _, event in asked.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)  # Python flushes once more at its end
+    return gone
 
 
 def _resume_command() -> str:
@@ -47,7 +71,11 @@ def _resume_command() -> str:
 def main(run: Callable[[], object] = app) -> None:
     """Run the command line; an error that concerns a person is a sentence, not a traceback."""
     try:
-        run()
+        _run_and_flush(run)
+    except BrokenPipeError:
+        if not _reader_has_gone():
+            raise
+        sys.exit(_UNREAD)
     except KeyboardInterrupt:
         _fail("stopped", code=130)
     except ValueError as error:

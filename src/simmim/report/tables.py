@@ -1,9 +1,12 @@
 """Small tables on a terminal."""
 
+import os
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
+
+_IN_A_FILE = 120
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
@@ -17,4 +20,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title:
         table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=number == 0 or dense)
     for row in rows:
         table.add_row(*row)
-    Console(soft_wrap=False).print(table)
+    console = Console(soft_wrap=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:  # a file or a pipe
+        console.width = _IN_A_FILE
+    console.print(table)

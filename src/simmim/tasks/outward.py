@@ -61,7 +61,12 @@ def write_timm(one: Leaving, out: Path) -> Written:
     }
     _write_json(out / "config.json", config)
     _write_weights(out / WEIGHTS, one.backbone.state_dict())
-    there = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
+    try:
+        there = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
+    except RuntimeError as error:  # 1.0.29 takes its own Swin weights for old ones, and renames them
+        raise ValueError(
+            f"timm {timm.__version__} cannot load its own weights from a folder; install timm>=1.0.31"
+        ) from error
     images = example(one).images
     with torch.no_grad():
         worst = difference(one.backbone(images), there(images))
