@@ -71,6 +71,14 @@ def test_timm_loads_the_folder_with_its_own_words(tmp_path: Path) -> None:
     assert "kind: swin" in card
 
 
+def test_the_folder_may_be_the_one_where_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = official_case("swin", tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert set(export_weights(case.path, to="timm", out=".").files) == {"README.md", "config.json", "model.safetensors"}
+    assert (tmp_path / "here" / "config.json").is_file()
+
+
 def test_onnx_runs_any_number_of_images(tmp_path: Path) -> None:
     case = official_case("swin", tmp_path)
     export_weights(case.path, to="onnx", out=tmp_path / "out")

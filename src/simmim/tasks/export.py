@@ -50,10 +50,10 @@ def export_weights(run: str | Path, *, to: Destination, out: str | Path) -> Expo
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{out} is not empty; choose another --out")
     one = leaving(run)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as unchecked:
-        there = Path(unchecked) / folder.name
-        there.mkdir()
+    beside = folder.absolute().parent
+    beside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=beside) as unchecked:
+        there = Path(unchecked)
         written = _WRITERS[to](one, there)
         if not written.difference < _CLOSE:
             raise ValueError(
@@ -61,9 +61,9 @@ def export_weights(run: str | Path, *, to: Destination, out: str | Path) -> Expo
                 "largest number. Nothing was written; please report this"
             )
         write_text_atomically(there / "README.md", _card(one, written))
-        if folder.exists():
-            folder.rmdir()  # it is empty
-        there.replace(folder)
+        folder.mkdir(exist_ok=True)
+        for path in there.iterdir():
+            path.replace(folder / path.name)
     files = tuple(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()))
     return Exported(str(folder), files, written.checked_by, written.difference, written.notes)
 

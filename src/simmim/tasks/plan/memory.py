@@ -12,9 +12,7 @@ from simmim.tasks.plan.step import FORMATS, Step
 _FULL, _SHORT = 4, 2
 _ADAMW = 2 * _FULL  # a running mean and a running square, in float32
 _BUCKET = 25 * 2**20  # bytes that DDP sends at a time
-_CHEAP_AGAIN = (
-    0.05  # selective: what is computed again multiplies nothing, and is no operation that is counted; assumed
-)
+_CHEAP_AGAIN = 0.05  # what selective checkpointing computes again multiplies nothing, so it is not counted; assumed
 _BLOCKS_GATHERED = 3  # FSDP: the one at work, the next on its way, and the buffer it arrives in
 _BLOCKS_SCATTERED = 2  # the gradient of a block as it was computed, and as it is sent
 
